@@ -1,0 +1,171 @@
+"""Clip references, the clips they stand for, and the exact truth that rendered clips carry.
+
+A reference is `SOURCE:NAME` (`world:heldout/3`) or the path of a video file.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from crossframe.errors import Problem, UserError
+from crossframe.keys import array_sha256
+from crossframe.registry import Entry, Registry
+
+SOURCES = Registry(
+    "clip source",
+    {
+        "world": Entry(
+            "miniature.world:load_world_clip",
+            "the rendered miniature world, with exact flow, occlusion, depth and masks",
+        ),
+        "file": Entry(
+            "data_manifests.footage:load_footage",
+            "a video file; caption and edit prompts from a .yaml of the same name beside it",
+        ),
+    },
+    group="crossframe.clips",
+)
+
+_SCHEME = re.compile(r"(?P<source>[A-Za-z][\w-]*):(?P<name>.+)", re.DOTALL)
+_RANGE = re.compile(r"(?P<stem>.*?)(?P<first>\d+)\.\.(?P<last>\d+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a renderer knows exactly about a clip of f frames. Flow is (dx, dy) in pixels."""
+
+    flow_forward: np.ndarray  # (f-1, h, w, 2) float32, frame t -> t+1, on the grid of t
+    flow_backward: np.ndarray  # (f-1, h, w, 2) float32, frame t+1 -> t, on the grid of t+1
+    occluded_forward: np.ndarray  # (f-1, h, w) bool, pixel of t is not visible in t+1
+    occluded_backward: np.ndarray  # (f-1, h, w) bool, pixel of t+1 is not visible in t
+    depth: np.ndarray  # (f, h, w) float32 in [0, 1], 1 = near
+    masks: np.ndarray  # (f, n, h, w) bool, the visible part of each sprite
+    edges: np.ndarray  # (f, h, w) float32, 0 or 1
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames with what is known about them.
+
+    id: name in tables, unique within a run. frames: (f, h, w, 3) uint8 RGB. fps: frames per
+    second of these frames. caption: "" when unknown. edits: edit kind -> prompt. truth: None for
+    footage.
+    """
+
+    id: str
+    frames: np.ndarray
+    fps: float
+    caption: str = ""
+    edits: Mapping[str, str] = field(default_factory=dict)
+    truth: Truth | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """The sha256 of the frames: dtype, shape and values."""
+        return array_sha256(self.frames)
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """Which part of a clip is wanted, and how large.
+
+    frames: how many. size: side in pixels of the square result. start: first source frame.
+    stride: source frames from one to the next. Raises UserError for values that make no sense.
+    """
+
+    ref: str
+    frames: int = 8
+    size: int = 128
+    start: int = 0
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        least = {"frames": 1, "size": 1, "start": 0, "stride": 1}
+        problems = [
+            Problem(f"clip.{name}", f"{getattr(self, name)} is too small", f"{low} or more")
+            for name, low in least.items()
+            if getattr(self, name) < low
+        ]
+        if problems:
+            raise UserError(problems)
+
+
+def split_ref(ref: str) -> tuple[str, str]:
+    """Return (source, name): `world:heldout/3` -> ("world", "heldout/3"), a path -> ("file", it).
+
+    Any word before a colon is taken as a source; `file:PATH` spells a path that holds a colon.
+    """
+    match = _SCHEME.fullmatch(ref)
+    return (match["source"], match["name"]) if match else ("file", ref)
+
+
+def clip_id(ref: str) -> str:
+    """Return the name of a reference in tables: a file's stem, otherwise the reference itself."""
+    source, name = split_ref(ref)
+    return Path(name).stem if source == "file" else ref
+
+
+def expand_refs(refs: Sequence[str], base: Path) -> list[str]:
+    """Return the single clips that `refs` stand for, in order and without repetition.
+
+    `world:heldout/0..7` is 8 clips, both ends included. Paths and globs (`**` too) are taken
+    relative to `base`; the matches of a glob are sorted, `.yaml` sidecars left out. A path or
+    glob that matches nothing stays in the list, so that its own cells fail and the others go on.
+    Raises UserError for a range that runs backwards and for two files that share a name, because
+    tables and prompts tell clips apart by it.
+    """
+    expanded = list(dict.fromkeys(single for ref in refs for single in _expand(ref, base)))
+    problems = list(_clashes(expanded))
+    if problems:
+        raise UserError(problems)
+    return expanded
+
+
+def load_clip(request: ClipRequest) -> Clip:
+    """Return the requested clip; raises UserError when it does not exist or cannot be read."""
+    source, name = split_ref(request.ref)
+    if source not in SOURCES and Path(request.ref).exists():
+        fix = f"write file:{request.ref}"
+        raise UserError(Problem(request.ref, "a path with a colon reads as SOURCE:NAME", fix=fix))
+    clip: Clip = SOURCES.load(source)(name, request)
+    return clip
+
+
+def _expand(ref: str, base: Path) -> list[str]:
+    source, name = split_ref(ref)
+    if source == "file":
+        prefix = "file:" if ":" in name else ""
+        return [prefix + path for path in _expand_path(name, base)]
+    match = _RANGE.fullmatch(name)
+    if match is None:
+        return [ref]
+    first, last = int(match["first"]), int(match["last"])
+    if last < first:
+        what = f"the range {first}..{last} runs backwards"
+        raise UserError(Problem(f"clips: {ref}", what, fix=f"write {last}..{first}"))
+    return [f"{source}:{match['stem']}{index}" for index in range(first, last + 1)]
+
+
+def _expand_path(name: str, base: Path) -> list[str]:
+    path = base / Path(name).expanduser()
+    if path.exists() or not glob.has_magic(name):
+        return [str(path)]
+    found = sorted(glob.glob(str(path), recursive=True))
+    return [match for match in found if not match.endswith(".yaml")] or [str(path)]
+
+
+def _clashes(refs: Iterable[str]) -> Iterable[Problem]:
+    """Yield a problem for every later reference that has the id of an earlier one."""
+    first: dict[str, str] = {}
+    for ref in refs:
+        other = first.setdefault(clip_id(ref), ref)
+        if other != ref:
+            what = f"has the same name {clip_id(ref)!r} as {other}"
+            yield Problem(f"clips: {ref}", what, fix="rename one of the two files")
