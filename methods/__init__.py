@@ -1,0 +1,65 @@
+"""The video-diffusion methods, by name; importing this package imports no torch.
+
+Each entry of `METHODS` leads to a `Sampler` (see `methods.base`). Its `extra` holds:
+config: `module:class` of the torch-free configuration; its field names are the axes of a spec.
+needs_backbone: whether the sampler runs networks.
+source: where the method is published.
+version: raised whenever the same configuration gives different frames than before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from crossframe.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from methods.base import MethodConfig
+
+METHODS = Registry(
+    kind="method",
+    entries={
+        "controlvideo": Entry(
+            target="methods.controlvideo.sampler:sample",
+            summary="training-free controllable text-to-video with cross-frame attention",
+            extra={
+                "config": "methods.controlvideo.config:ControlVideoConfig",
+                "needs_backbone": True,
+                "source": "ControlVideo, ICLR 2024, arXiv 2305.13077",
+                "version": 1,
+            },
+        ),
+        "source": Entry(
+            target="methods.sentinels:source",
+            summary="sentinel: the source frames as they are",
+            extra={
+                "config": "methods.base:SentinelConfig",
+                "needs_backbone": False,
+                "source": "a reference row, not a method",
+                "version": 1,
+            },
+        ),
+        "frozen": Entry(
+            target="methods.sentinels:frozen",
+            summary="sentinel: the first source frame, repeated",
+            extra={
+                "config": "methods.base:SentinelConfig",
+                "needs_backbone": False,
+                "source": "a reference row, not a method: a frozen video wins every consistency score",
+                "version": 1,
+            },
+        ),
+    },
+    group="crossframe.methods",
+)
+
+
+def method_config(name: str) -> type[MethodConfig]:
+    """Return the configuration class of a method, without importing torch.
+
+    Raises UserError when no method has that name.
+    """
+    module, _, attribute = str(METHODS.entry(name).extra["config"]).partition(":")
+    config: type[MethodConfig] = getattr(importlib.import_module(module), attribute)
+    return config
