@@ -1,0 +1,228 @@
+"""A spec file checked as a whole: every problem at once, each at its line. Torch-free."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ablations.claims import parse_claim
+from ablations.grid import RESERVED, Row, axis_paths, drafts, explain, resolve
+from ablations.parts import Parts
+from ablations.spec import OPEN_MAPPINGS, Spec
+from ablations.specfile import Document, NodePath, apply_overrides, read_document
+from crossframe.errors import Problem, UserError, did_you_mean
+from crossframe.registry import Registry
+
+
+@dataclass(frozen=True)
+class CheckedSpec:
+    """A spec without errors: its model, its rows, its clips one by one, and where it came from."""
+
+    spec: Spec
+    rows: tuple[Row, ...]
+    clips: tuple[str, ...]
+    backbone: Any
+    path: Path
+    overrides: tuple[str, ...]
+
+
+def load_spec(path: Path, overrides: Sequence[str], parts: Parts) -> CheckedSpec:
+    """Read a spec file, apply `--set` overrides and check it; raises one `UserError` with all."""
+    document = read_document(path)
+    if not document.problems or document.data:
+        apply_overrides(document, overrides, OPEN_MAPPINGS)
+    return _Check(document, parts, path, tuple(overrides)).run()
+
+
+class _Check:
+    """One pass over a document; a check runs unless a field it reads is already known to be bad."""
+
+    def __init__(
+        self, document: Document, parts: Parts, path: Path, overrides: tuple[str, ...]
+    ) -> None:
+        self.document = document
+        self.parts = parts
+        self.path = path
+        self.overrides = overrides
+        self.problems = list(document.problems)
+        self.rows: list[Row] = []
+        self.clips: list[str] = []
+        self.backbone: Any = None
+
+    def run(self) -> CheckedSpec:
+        spec, bad = self._shape()
+        if spec is not None:
+            for check, needs in self._checks():
+                if not bad & needs:
+                    found = list(check(spec))
+                    self.problems += found
+                    bad |= {"names"} if found and check == self._names else set()
+        if self.problems or spec is None:
+            raise UserError(sorted(set(self.problems), key=_by_line))
+        return CheckedSpec(
+            spec, tuple(self.rows), tuple(self.clips), self.backbone, self.path, self.overrides
+        )
+
+    def _checks(self) -> Iterator[tuple[Any, set[str]]]:
+        options = {"method", "base", "grid", "zip", "include", "exclude", "sentinels", "names"}
+        yield self._names, {"method", "sentinels", "include"}
+        yield self._metrics, {"metrics", "report"}
+        yield self._lengths, {"zip"}
+        yield self._axes, {"grid", "zip", "include", "exclude", "report"}
+        yield self._rows, options
+        yield self._labels, options | {"report", "claims", "metrics"}
+        yield self._clips, {"clips"}
+        yield self._prompt_keys, {"prompts", "clips"}
+        yield self._backbone, {"backbone"}
+
+    def _shape(self) -> tuple[Spec | None, set[str]]:
+        """Validate types; on errors, validate again without the bad fields to go on checking."""
+        data = self.document.data
+        try:
+            return Spec.model_validate_json(json.dumps(data)), set()
+        except ValidationError as error:
+            for item in error.errors():
+                self.problems.append(self._shape_problem(item))
+            bad = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+        stand_in = {"name": "x", "method": "x", "clips": ["x"], "metrics": ["x"]}
+        kept = {name: value for name, value in data.items() if name not in bad}
+        return Spec.model_validate_json(json.dumps({**stand_in, **kept})), bad
+
+    def _shape_problem(self, error: Any) -> Problem:
+        path: NodePath = tuple(error["loc"])
+        what, allowed, fix = explain(error, Spec)
+        if path[:1] in (("grid",), ("zip",)) and error["type"] == "tuple_type":
+            what, fix = "must be a list of values", "write [a, b], and dotted paths as axis names"
+        where = self.document.where(path, key=error["type"] == "extra_forbidden")
+        return Problem(where, what, allowed, fix)
+
+    def _unknown(self, registry: Registry, name: str, path: NodePath) -> Iterator[Problem]:
+        if name not in registry:
+            names = registry.names()
+            yield self.document.problem(
+                path,
+                f"unknown {registry.kind} {name!r}",
+                ", ".join(names),
+                did_you_mean(name, names),
+            )
+
+    def _names(self, spec: Spec) -> Iterator[Problem]:
+        methods = self.parts.methods
+        yield from self._unknown(methods, spec.method, ("method",))
+        for index, name in enumerate(spec.sentinels):
+            yield from self._unknown(methods, name, ("sentinels", index))
+        for index, entry in enumerate(spec.include):
+            if "method" in entry:
+                name = str(entry["method"])
+                yield from self._unknown(methods, name, ("include", index, "method"))
+
+    def _metrics(self, spec: Spec) -> Iterator[Problem]:
+        for index, name in enumerate(spec.metrics):
+            yield from self._unknown(self.parts.metrics, name, ("metrics", index))
+        for index, name in enumerate(spec.report.metrics):
+            yield from self._one_of(
+                name, spec.metrics, "metric of this spec", ("report", "metrics", index)
+            )
+        for name, count in Counter(spec.metrics).items():
+            if count > 1:
+                yield self.document.problem(("metrics",), f"{name!r} is listed {count} times")
+
+    def _one_of(
+        self, name: str, names: Sequence[str], kind: str, path: NodePath, *, key: bool = False
+    ) -> Iterator[Problem]:
+        if name not in names:
+            where = self.document.where(path, key=key)
+            what = f"{name!r} is not a {kind}"
+            yield Problem(where, what, ", ".join(names), did_you_mean(name, names))
+
+    def _lengths(self, spec: Spec) -> Iterator[Problem]:
+        lengths = {path: len(values) for path, values in spec.zip.items()}
+        if len(set(lengths.values())) > 1:
+            shown = ", ".join(f"{path} has {count}" for path, count in lengths.items())
+            yield self.document.problem(("zip",), f"lists of different length: {shown}")
+
+    def _axes(self, spec: Spec) -> Iterator[Problem]:
+        axes = axis_paths(spec)
+        for path in set(spec.grid) & set(spec.zip):
+            yield self.document.problem(("zip", path), "is an axis of grid too", fix="keep one")
+        for index, rule in enumerate(spec.exclude):
+            for path in rule:
+                yield from self._one_of(
+                    path, axes, "grid or zip axis", ("exclude", index, path), key=True
+                )
+        included = [p for entry in spec.include for p in entry if p not in RESERVED]
+        for field in ("rows", "columns"):
+            name = getattr(spec.report, field)
+            if name:
+                known = list(dict.fromkeys([*axes, *included]))
+                yield from self._one_of(name, known, "grid or zip axis", ("report", field))
+
+    def _rows(self, spec: Spec) -> Iterator[Problem]:
+        self.rows, problems = resolve(drafts(spec), self.parts.method_config, self.document)
+        yield from problems
+        if not problems and all(row.sentinel for row in self.rows):
+            yield self.document.problem(("exclude",), "leaves no row")
+        labels = Counter(row.label for row in self.rows)
+        for label in (label for label, count in labels.items() if count > 1):
+            yield self.document.problem(
+                ("include",), f"{labels[label]} rows are called {label!r}", fix="give them a label"
+            )
+
+    def _labels(self, spec: Spec) -> Iterator[Problem]:
+        if not self.rows or self.problems:
+            return
+        labels = [row.label for row in self.rows]
+        if spec.report.baseline:
+            yield from self._one_of(spec.report.baseline, labels, "row", ("report", "baseline"))
+        for index, claim in enumerate(spec.claims):
+            path: NodePath = ("claims", index, "text")
+            try:
+                parsed = parse_claim(claim.text)
+            except ValueError as error:
+                yield self.document.problem(path, f"{claim.text!r} cannot be read", fix=str(error))
+                continue
+            for label in (parsed.left, parsed.right):
+                yield from self._one_of(label, labels, "row", path)
+            yield from self._one_of(parsed.metric, spec.metrics, "metric of this spec", path)
+
+    def _prompt_keys(self, spec: Spec) -> Iterator[Problem]:
+        if isinstance(spec.prompts, dict):
+            ids = [self.parts.clip_id(ref) for ref in self.clips]
+            for name in spec.prompts:
+                yield from self._one_of(name, ids, "clip of this spec", ("prompts", name), key=True)
+
+    def _clips(self, spec: Spec) -> Iterator[Problem]:
+        overridden = self.document.values.get(("clips",), "").startswith("--set")
+        base = Path.cwd() if overridden else self.path.resolve().parent
+        try:
+            self.clips = self.parts.expand_refs(spec.clips, base)
+        except UserError as error:
+            for problem in error.problems:
+                where = self.document.where(("clips",))
+                yield Problem(
+                    where, f"{problem.where}: {problem.what}", problem.allowed, problem.fix
+                )
+
+    def _backbone(self, spec: Spec) -> Iterator[Problem]:
+        try:
+            self.backbone = self.parts.parse_backbone(spec.backbone)
+        except UserError as error:
+            where = self.document.where(("backbone",))
+            for problem in error.problems:
+                yield Problem(where, problem.what, problem.allowed, problem.fix)
+        except ValidationError as error:
+            for item in error.errors():
+                path: NodePath = ("backbone", *item["loc"])
+                what, allowed, fix = explain(item, type(self.backbone))
+                yield self.document.problem(path, what, allowed, fix)
+
+
+def _by_line(problem: Problem) -> tuple[str, list[int], str]:
+    file, *numbers = problem.where.split(": ", 1)[0].rsplit(":", 2)
+    return file, [int(number) for number in numbers if number.isdigit()], str(problem)

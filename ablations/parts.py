@@ -1,0 +1,53 @@
+"""What a run is assembled from: registries and loaders, handed in rather than imported.
+
+The real parts are named in `shipped.py`. What needs torch is a function that imports it when
+called, so that a plan can be made, and a bad spec refused, without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from crossframe.registry import Registry
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The collaborators of the ablation engine.
+
+    Torch-free:
+    methods, metrics, clip_sources: what names stand for.
+    method_config: name of a method -> its configuration class.
+    parse_backbone: the spec's `backbone` -> a configuration.
+    backbone_identity: that configuration -> what enters keys (sha256 by file, dtype).
+    encoder_folder: (the spec's `encoder`, backbone configuration) -> folder of the metrics' CLIP.
+    encoder_identity: that folder -> what enters the keys of scores.
+    expand_refs, clip_id, load_clip: as in `data_manifests.clips`.
+
+    With torch:
+    load_backbone: backbone configuration -> the resident networks.
+    load_encoder: folder -> an image and text encoder; `UserError` when there are no weights.
+    flow: clip -> flow of its frames, exact or estimated.
+    control: (kind, clip) -> control maps, (f, 3, h, w) float32 in [0, 1].
+    """
+
+    methods: Registry
+    metrics: Registry
+    clip_sources: Registry
+    method_config: Callable[[str], type[BaseModel]]
+    parse_backbone: Callable[[Any], Any]
+    backbone_identity: Callable[[Any], Mapping[str, Any]]
+    encoder_folder: Callable[[str, Any], str]
+    encoder_identity: Callable[[str], Any]
+    expand_refs: Callable[[Sequence[str], Path], list[str]]
+    clip_id: Callable[[str], str]
+    load_clip: Callable[[Any], Any]
+    load_backbone: Callable[[Any], Any]
+    load_encoder: Callable[[str], Any]
+    flow: Callable[[Any], Any]
+    control: Callable[[str, Any], Any]

@@ -1,0 +1,158 @@
+"""A method, metrics and clips of a few pixels, handed to the engine in place of the real ones.
+
+Run as a script it is the command line over these parts, for tests that kill a process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ablations.parts import Parts
+from crossframe.errors import Problem, UserError
+from crossframe.registry import Entry, Registry
+from data_manifests.clips import Clip, ClipRequest, clip_id, expand_refs
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Attention(Frozen):
+    pattern: Literal["individual", "first", "full"] = "individual"
+    alpha: float = Field(1.0, ge=0, le=1)
+
+
+class FakeConfig(Frozen):
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"steps": 3}, "repo": {"steps": 2}}
+    preset: Literal["paper", "repo"] = "paper"
+    attention: Attention = Attention()
+    steps: int = Field(2, ge=1)
+    controls: tuple[str, ...] = ()
+    fail: bool = False
+    sleep: float = 0.0
+
+
+class EmptyConfig(Frozen):
+    pass
+
+
+MIX = {"individual": 0.5, "first": 0.25, "full": 0.1}
+
+
+def noisy(backbone: Any, request: Any, config: FakeConfig, progress: Any) -> Any:
+    """The source plus noise whose amount depends on the pattern."""
+    import torch
+
+    assert backbone == "networks"
+    if config.fail:
+        raise RuntimeError("the fake was told to fail")
+    for step in range(config.steps):
+        progress(step + 1, config.steps)
+    time.sleep(config.sleep)
+    generator = torch.Generator().manual_seed(request.seed)
+    noise = torch.rand(request.frames.shape, generator=generator)
+    return request.frames.lerp(noise, MIX[config.attention.pattern] * config.attention.alpha)
+
+
+def source(backbone: Any, request: Any, config: EmptyConfig, progress: Any) -> Any:
+    assert backbone is None
+    return request.frames
+
+
+def mean_error(inputs: Any) -> Any:
+    """Mean absolute difference from the source, per frame."""
+    series = (inputs.frames - inputs.source).abs().mean((1, 2, 3)).tolist()
+    return SimpleNamespace(value=sum(series) / len(series), series=tuple(series), detail={})
+
+
+def brightness(inputs: Any) -> Any:
+    series = inputs.frames.mean((1, 2, 3)).tolist()
+    return SimpleNamespace(value=sum(series) / len(series), series=tuple(series), detail={})
+
+
+def aligned(inputs: Any) -> Any:
+    raise AssertionError("never reached: the encoder is absent")
+
+
+METHODS = Registry(
+    "method",
+    {
+        "noisy": Entry("fake_parts:noisy", "adds noise", {"version": 1, "source": "this test"}),
+        "source": Entry("fake_parts:source", "repeats the source", {"needs_backbone": False}),
+    },
+    group="crossframe.tests.none",
+)
+METRICS = Registry(
+    "metric",
+    {
+        "psnr/mean_error": Entry("fake_parts:mean_error", "error", {"direction": "lower"}),
+        "brightness": Entry("fake_parts:brightness", "brightness", {"direction": "target"}),
+        "clip/aligned": Entry("fake_parts:aligned", "aligned", {"needs": ["clip"]}),
+    },
+    group="crossframe.tests.none",
+)
+CLIPS = Registry(
+    "clip source", {"world": Entry("x:y", "fake clips")}, group="crossframe.tests.none"
+)
+CONFIGS: Mapping[str, type[BaseModel]] = {"noisy": FakeConfig, "source": EmptyConfig}
+
+
+def load_clip(request: ClipRequest) -> Clip:
+    """`world:tiny/N` for N < 8; anything else is missing."""
+    _, _, number = request.ref.partition("tiny/")
+    if not number.isdigit() or int(number) >= 8:
+        raise UserError(Problem(request.ref, "no such file", fix="check the path"))
+    rng = np.random.default_rng([int(number), request.start, request.stride])
+    shape = (request.frames, request.size, request.size, 3)
+    frames = rng.integers(0, 256, shape, dtype=np.uint8)
+    edits = {} if number == "7" else {"object": f"prompt {number}"}
+    return Clip(request.ref, frames, 4.0, f"caption {number}", edits)
+
+
+def no_encoder(folder: str) -> Any:
+    raise UserError(Problem(folder, "no CLIP weights", fix="download them"))
+
+
+def fake_parts() -> Parts:
+    """Parts without networks; see the module's docstring."""
+    return Parts(
+        methods=METHODS,
+        metrics=METRICS,
+        clip_sources=CLIPS,
+        method_config=CONFIGS.__getitem__,
+        parse_backbone=lambda value: value,
+        backbone_identity=lambda config: {"unet": str(config)},
+        encoder_folder=lambda name, backbone: name,
+        encoder_identity=lambda folder: folder,
+        expand_refs=expand_refs,
+        clip_id=clip_id,
+        load_clip=load_clip,
+        load_backbone=lambda config: "networks",
+        load_encoder=no_encoder,
+        flow=lambda clip: None,
+        control=lambda kind, clip: None,
+    )
+
+
+def fake_report(folder: Path) -> Path:
+    """A report of one line."""
+    page = folder / "report" / "index.html"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("<p>report</p>", encoding="utf-8")
+    (page.parent / "table.md").write_text("| row |\n", encoding="utf-8")
+    return page
+
+
+if __name__ == "__main__":
+    import fake_parts as this
+
+    from crossframe.cli import Tools, main
+
+    main(obj=Tools(this.fake_parts, this.fake_report))

@@ -1,0 +1,129 @@
+"""Plans: what is done, what is not, why not, and what identifies a cell."""
+
+import pytest
+from fake_parts import fake_parts
+
+from ablations.check import load_spec
+from ablations.plan import make_plan
+from ablations.store import Store
+from crossframe.keys import derive_seed
+
+SPEC = """\
+name: planned
+method: noisy
+sentinels: [source]
+grid: {attention.pattern: [individual, full]}
+clips: [world:tiny/0..1]
+clip: {frames: 2, size: 8}
+seeds: {count: 3}
+metrics: [brightness]
+"""
+
+
+@pytest.fixture
+def plan(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(SPEC, encoding="utf-8")
+    store = Store(tmp_path / "run")
+
+    def make(*overrides):
+        return make_plan(load_spec(path, overrides, fake_parts()), store, fake_parts())
+
+    make.store = store
+    return make
+
+
+def write(store, cell, **fields):
+    record = {"schema": 1, "key": cell.key, "method": cell.row.method, "row": cell.row.label}
+    metric_keys = dict(cell.metric_keys)
+    store.write_result(
+        cell.key, {**record, "metric_keys": metric_keys, "cost": {"seconds": 2.0}, **fields}
+    )
+
+
+def test_cells_are_counted_clip_by_clip(plan):
+    cells = plan().cells
+    assert len(cells) == 2 * (1 + 2 * 3)
+    assert [cell.clip.id for cell in cells[:7]] == ["world:tiny/0"] * 7
+    assert [cell.row.label for cell in cells[:2]] == ["source", "individual"]
+    assert len({cell.key for cell in cells}) == len(cells)
+
+
+def test_seeds_depend_on_clip_and_index_and_not_on_the_row(plan):
+    cells = [cell for cell in plan().cells if not cell.row.sentinel]
+    seeds = {}
+    for cell in cells:
+        seeds.setdefault((cell.clip.id, cell.seed_index), set()).add(cell.seed)
+    assert all(len(found) == 1 for found in seeds.values())
+    assert len({seed for found in seeds.values() for seed in found}) == 6
+    first = cells[0]
+    assert first.seed == derive_seed(0, first.clip.sha256, 0)
+
+
+def test_metrics_do_not_enter_the_key_of_a_cell(plan):
+    fewer, more = plan(), plan("metrics=[brightness, psnr/mean_error]")
+    assert [cell.key for cell in fewer.cells] == [cell.key for cell in more.cells]
+    assert fewer.cells[0].metric_keys != more.cells[0].metric_keys
+
+
+def test_sentinels_do_not_depend_on_the_backbone(plan):
+    one, other = plan(), plan("backbone=other")
+    same = [a.key == b.key for a, b in zip(one.cells, other.cells, strict=True)]
+    assert same == [cell.row.sentinel for cell in one.cells]
+
+
+def test_states(plan):
+    cells = plan().cells
+    write(plan.store, cells[0])
+    write(plan.store, cells[1], metric_keys={})
+    plan.store.write_failure(cells[2].key, {"schema": 1, "key": cells[2].key})
+    plan.store.write_sample(cells[3].key, {"schema": 1, "key": cells[3].key})
+    again = plan()
+    assert again.states[:5] == ("cached", "score", "retry", "score", "run")
+    assert again.counts() == {"cached": 1, "score": 2, "run": 10, "retry": 1, "skipped": 0}
+
+
+def test_time_is_unknown_without_precedent_and_the_median_with(plan):
+    first = plan()
+    assert first.seconds is None
+    individual = [cell for cell in first.cells if cell.row.label == "individual"]
+    for cell, seconds in zip(individual, (1.0, 2.0, 30.0), strict=False):
+        write(plan.store, cell, cost={"seconds": seconds})
+    assert plan().seconds is None  # nothing is known of the sentinel yet
+    write(plan.store, first.cells[0], cost={"seconds": 0.5})
+    assert plan().seconds == pytest.approx(3 * 2.0 + 6 * 2.0 + 0.5)
+
+
+def test_a_bad_clip_is_skipped_with_the_reason(plan):
+    found = plan("clips=[world:tiny/0, world:tiny/9]")
+    assert found.counts()["skipped"] == found.counts()["run"] == 7
+    (reason,) = {cell.problem for cell in found.with_state("skipped")}
+    assert reason == "world:tiny/9: no such file. check the path"
+
+
+def test_a_clip_without_the_wanted_prompt_is_skipped(plan):
+    found = plan("clips=[world:tiny/7]")
+    assert set(found.states) == {"skipped"}
+    assert found.cells[0].problem == (
+        "world:tiny/7: has no prompt of kind 'object' (allowed: caption). "
+        "give one under prompts: {world:tiny/7: ...}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "prompts"),
+    [
+        ("prompt=caption", {"world:tiny/0": {"caption 0"}, "world:tiny/1": {"caption 1"}}),
+        ("prompts=[a, b]", {"world:tiny/0": {"a", "b"}, "world:tiny/1": {"a", "b"}}),
+        (
+            "prompts={world:tiny/1: [x, y]}",
+            {"world:tiny/0": {"prompt 0"}, "world:tiny/1": {"x", "y"}},
+        ),
+    ],
+)
+def test_prompts(plan, override, prompts):
+    found = {}
+    for cell in plan(override).cells:
+        if not cell.row.sentinel:
+            found.setdefault(cell.clip.id, set()).add(cell.prompt)
+    assert found == prompts
