@@ -257,6 +257,16 @@ def test_pooled_norm_leaks_through_every_frame(unet: UNet2DConditionModel) -> No
 
 
 @pytest.mark.parametrize(
+    ("kind", "attentions", "norms"), [(UNet2DConditionModel, 16, 45), (ControlNetModel, 7, 20)]
+)
+def test_layers_of_stable_diffusion_1_5(kind: Any, attentions: int, norms: int) -> None:
+    with torch.device("meta"):
+        net = kind(cross_attention_dim=768)
+    inflated = InflatedNet(net, plan(group_norm="pooled"))
+    assert (len(inflated.layers), len(inflated._norms)) == (attentions, norms)
+
+
+@pytest.mark.parametrize(
     ("options", "layers"),
     [
         ({}, ["down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.1", "up_blocks.2"]),
