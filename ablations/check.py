@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ablations.claims import parse_claim
+from ablations.claims import claim_names
 from ablations.grid import RESERVED, Row, axis_paths, drafts, explain, resolve
 from ablations.parts import Parts
 from ablations.spec import OPEN_MAPPINGS, Spec
@@ -157,11 +157,9 @@ class _Check:
                     path, axes, "grid or zip axis", ("exclude", index, path), key=True
                 )
         included = [p for entry in spec.include for p in entry if p not in RESERVED]
-        for field in ("rows", "columns"):
-            name = getattr(spec.report, field)
-            if name:
-                known = list(dict.fromkeys([*axes, *included]))
-                yield from self._one_of(name, known, "grid or zip axis", ("report", field))
+        if spec.report.rows:
+            known = list(dict.fromkeys([*axes, *included]))
+            yield from self._one_of(spec.report.rows, known, "axis", ("report", "rows"))
 
     def _rows(self, spec: Spec) -> Iterator[Problem]:
         self.rows, problems = resolve(drafts(spec), self.parts.method_config, self.document)
@@ -183,13 +181,13 @@ class _Check:
         for index, claim in enumerate(spec.claims):
             path: NodePath = ("claims", index, "text")
             try:
-                parsed = parse_claim(claim.text)
+                named = claim_names(claim.text)
             except ValueError as error:
                 yield self.document.problem(path, f"{claim.text!r} cannot be read", fix=str(error))
                 continue
-            for label in (parsed.left, parsed.right):
+            for label in named.rows:
                 yield from self._one_of(label, labels, "row", path)
-            yield from self._one_of(parsed.metric, spec.metrics, "metric of this spec", path)
+            yield from self._one_of(named.metric, spec.metrics, "metric of this spec", path)
 
     def _prompt_keys(self, spec: Spec) -> Iterator[Problem]:
         if isinstance(spec.prompts, dict):
@@ -213,14 +211,10 @@ class _Check:
         try:
             self.backbone = self.parts.parse_backbone(spec.backbone)
         except UserError as error:
-            where = self.document.where(("backbone",))
             for problem in error.problems:
-                yield Problem(where, problem.what, problem.allowed, problem.fix)
-        except ValidationError as error:
-            for item in error.errors():
-                path: NodePath = ("backbone", *item["loc"])
-                what, allowed, fix = explain(item, type(self.backbone))
-                yield self.document.problem(path, what, allowed, fix)
+                inside = problem.where.split(".") if problem.where.startswith("backbone") else ()
+                path: NodePath = tuple(inside) or ("backbone",)
+                yield self.document.problem(path, problem.what, problem.allowed, problem.fix)
 
 
 def _by_line(problem: Problem) -> tuple[str, list[int], str]:

@@ -300,5 +300,9 @@ def axis_value(config: Mapping[str, Any], path: str, written: Any) -> Any:
 
 
 def show_value(value: Any) -> str:
-    """Return a value as it appears in row labels."""
+    """Return a value as it appears in row labels: `full`, `0.5`, `none`, `[edges, depth]`."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(show_value(item) for item in value)}]"
+    if value is None:
+        return "none"
     return value if isinstance(value, str) else json.dumps(value)

@@ -40,7 +40,6 @@ FIELD_ROLES: Mapping[str, Role] = {
     "metrics": "identity",
     "threads": "runtime",
     "report.rows": "presentation",
-    "report.columns": "presentation",
     "report.baseline": "presentation",
     "report.metrics": "presentation",
     "report.clips": "presentation",
@@ -116,10 +115,7 @@ class Seeds(Frozen):
 class ReportSettings(Frozen):
     """How the results are laid out."""
 
-    rows: str = Field(
-        default="", description="axis whose values are the rows; default: all axes together"
-    )
-    columns: str = Field(default="", description="axis spread over columns")
+    rows: str = Field(default="", description="axis that heads the column of row labels")
     baseline: str = Field(
         default="", description="label of the row that differences are taken from"
     )

@@ -1,0 +1,137 @@
+"""Verbs, exit codes and what they print."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from fake_parts import fake_parts, fake_report
+
+from crossframe.cli import Tools, main
+
+SPEC = """\
+name: tiny
+title: A tiny grid
+method: noisy
+sentinels: [source]
+grid: {attention.pattern: [individual, full]}
+clips: [world:tiny/0]
+clip: {frames: 2, size: 8}
+metrics: [psnr/mean_error]
+"""
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    Path("tiny.yaml").write_text(SPEC, encoding="utf-8")
+
+    def invoke(*words):
+        return CliRunner().invoke(main, words, obj=Tools(fake_parts, fake_report))
+
+    return invoke
+
+
+def test_run_reports_and_says_where(cli):
+    result = cli("run", "tiny.yaml")
+    assert result.exit_code == 0, result.output
+    assert "3 cells: 3 run; time: unknown" in result.output
+    assert "3 cells done, 0 cached" in result.output
+    assert "| row |" in result.output
+    assert f"page: {Path('runs/tiny/report/index.html').resolve()}" in result.output
+    assert "3 cells: 3 cached" in cli("run", "tiny.yaml").output
+
+
+def test_run_with_failures_exits_1_and_reports_still(cli):
+    result = cli("run", "tiny.yaml", "--set", "base.fail=true")
+    assert result.exit_code == 1
+    assert "failed (2 cells" in result.output
+    assert "the fake was told to fail" in result.output
+    assert "page:" in result.output
+
+
+def test_bad_specs_exit_2(cli):
+    result = cli("run", "tiny.yaml", "--set", "metrics=[psnr]", "--set", "seed=1")
+    assert result.exit_code == 2
+    assert "2 problems:" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_an_unknown_spec_exits_2(cli):
+    result = cli("plan", "nothing.yaml")
+    assert result.exit_code == 2
+    assert "neither a file nor a shipped spec" in result.output
+
+
+def test_plan_counts_states(cli):
+    assert "3 cells: 3 run" in cli("plan", "tiny.yaml").output
+    cli("run", "tiny.yaml", "--limit", "1")
+    result = cli("plan", "tiny.yaml", "--json")
+    record = json.loads(result.output)
+    assert record["counts"] == {"cached": 1, "score": 0, "run": 2, "retry": 0, "skipped": 0}
+    assert {cell["state"] for cell in record["cells"]} == {"cached", "run"}
+
+
+def test_plan_gives_the_reason_for_skipping(cli):
+    result = cli("plan", "tiny.yaml", "--set", "clips=[missing.mp4]")
+    assert result.exit_code == 0
+    assert "missing.mp4: no such file" in result.output
+
+
+def test_report_takes_a_folder_or_a_spec(cli):
+    cli("run", "tiny.yaml")
+    assert "page:" in cli("report", "runs/tiny").output
+    assert "page:" in cli("report", "tiny.yaml").output
+    Path("empty").mkdir()
+    assert cli("report", "empty").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("list",), "psnr/mean_error"),
+        (("list", "methods"), "paper, repo"),
+        (("list", "presets"), "steps=3"),
+        (("describe", "noisy"), "attention.alpha"),
+        (("describe", "psnr/mean_error"), "direction: lower"),
+        (("schema",), '"enum": ['),
+        (("--version",), "crossframe"),
+    ],
+)
+def test_lists(cli, words, text):
+    result = cli(*words)
+    assert result.exit_code == 0, result.output
+    assert text in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("list", "method"), "did you mean 'methods'?"),
+        (("describe", "nosy"), "did you mean 'noisy'?"),
+        (("miniature", "chek"), "did you mean 'check'?"),
+    ],
+)
+def test_wrong_names_exit_2(cli, words, text):
+    result = cli(*words)
+    assert result.exit_code == 2
+    assert text in result.output
+
+
+CHEAP = [("--help",), ("list",), ("describe", "controlvideo"), ("schema",)]
+
+
+@pytest.mark.parametrize("words", CHEAP, ids=" ".join)
+def test_cheap_verbs_import_no_torch(words):
+    code = (
+        "import sys\nfrom crossframe.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
