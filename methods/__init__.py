@@ -36,7 +36,7 @@ METHODS = Registry(
             extra={
                 "config": "methods.base:SentinelConfig",
                 "needs_backbone": False,
-                "source": "a reference row, not a method",
+                "source": "a reference row: what real footage scores",
                 "version": 1,
             },
         ),
@@ -46,7 +46,7 @@ METHODS = Registry(
             extra={
                 "config": "methods.base:SentinelConfig",
                 "needs_backbone": False,
-                "source": "a reference row, not a method: a frozen video wins every consistency score",
+                "source": "a reference row: a frozen video wins every consistency score",
                 "version": 1,
             },
         ),

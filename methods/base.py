@@ -79,6 +79,6 @@ class SampleRequest:
     seed: int = 0
 
 
-# (backbone, request, configuration, progress(done, total)) -> frames (f, 3, h, w) float32 in [0, 1].
+# (backbone, request, config, progress(done, total)) -> frames (f, 3, h, w) float32 in [0, 1].
 # The backbone is None for methods that need none. Results depend on nothing but these arguments.
 Sampler = Callable[["Backbone | None", SampleRequest, Any, Progress], "Tensor"]

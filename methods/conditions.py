@@ -39,8 +39,12 @@ def control_map(
     """
     if kind not in _CONDITIONS:
         raise UserError(
-            Problem("controls", f"unknown control {kind!r}", ", ".join(_CONDITIONS),
-                    did_you_mean(kind, _CONDITIONS))
+            Problem(
+                "controls",
+                f"unknown control {kind!r}",
+                ", ".join(_CONDITIONS),
+                did_you_mean(kind, _CONDITIONS),
+            )
         )
     grey = _CONDITIONS[kind](frames, edges, depth)
     _check_shape(kind, grey, frames)

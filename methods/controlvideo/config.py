@@ -1,4 +1,4 @@
-"""Options of ControlVideo, and the two presets: what the paper says and what its code does. Torch-free."""
+"""Options of ControlVideo and its presets: the paper's text, the released code. Torch-free."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _pattern_text(value: Any) -> str:
         hint = f"; {problem.fix}" if problem.fix else ""
         raise ValueError(f"{problem.what}{hint}; allowed: {problem.allowed}") from error
     if pattern.needs_bank:
-        raise ValueError("ControlVideo has no reference image, so `reference` has nothing to attend to")
+        raise ValueError("ControlVideo has no reference image that `reference` could attend to")
     return str(pattern)
 
 
@@ -61,17 +61,21 @@ class Attention(Options):
     """Frame attention of a network: which frames, how strongly, where and when."""
 
     pattern: PatternText = Field(
-        "full", description="frames whose tokens are keys and values (methods/patterns.py)"
+        default="full", description="frames whose tokens are keys and values (methods/patterns.py)"
     )
-    alpha: Unit = Field(1.0, description="weight of the cross-frame result against the frame's own")
+    alpha: Unit = Field(
+        default=1.0, description="weight of the cross-frame result against the frame's own"
+    )
     levels: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
-        None, description="spatial levels that take part, 0 = full latent resolution; null = all"
+        default=None,
+        description="spatial levels that take part, 0 = full latent resolution; null = all",
     )
     blocks: tuple[Literal["down", "mid", "up"], ...] = Field(
-        ("down", "mid", "up"), description="parts of the network that take part"
+        default=("down", "mid", "up"), description="parts of the network that take part"
     )
     timesteps: tuple[int, int] | None = Field(
-        None, description="[lowest, highest] diffusion timestep with frame attention; null = always"
+        default=None,
+        description="[lowest, highest] diffusion timestep with frame attention; null = always",
     )
 
     @model_validator(mode="after")
@@ -85,7 +89,8 @@ class ControlNetAttention(Attention):
     """Frame attention of the ControlNets; each frame on its own unless said otherwise."""
 
     pattern: PatternText = Field(
-        "individual", description="frames whose tokens are keys and values (methods/patterns.py)"
+        default="individual",
+        description="frames whose tokens are keys and values (methods/patterns.py)",
     )
 
 
@@ -97,7 +102,8 @@ class Ramp(Options):
         description="scale at the last step; below min the ramp falls"
     )
     shape: Literal["constant", "linear", "cosine"] = Field(
-        "linear", description="constant is the midpoint, which is the mean of the other two shapes"
+        default="linear",
+        description="constant is the midpoint, which is the mean of the other two shapes",
     )
 
 
@@ -105,9 +111,10 @@ class Guidance(Options):
     """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598)."""
 
     scale: Annotated[float, Field(ge=0)] = Field(
-        12.5, description="eps = uncond + scale (cond - uncond); 1 skips the unconditional half"
+        default=12.5,
+        description="eps = uncond + scale (cond - uncond); 1 skips the unconditional half",
     )
-    ramp: Ramp | None = Field(None, description="replaces the constant scale")
+    ramp: Ramp | None = Field(default=None, description="replaces the constant scale")
 
 
 class ControlVideoConfig(MethodConfig):
@@ -120,40 +127,42 @@ class ControlVideoConfig(MethodConfig):
     """
 
     preset: Literal["paper", "repo"] = Field(
-        "paper", description="stands in for every option that is not given"
+        default="paper", description="stands in for every option that is not given"
     )
-    attention: Attention = Field(Attention(), description="frame attention of the UNet")
+    attention: Attention = Field(default=Attention(), description="frame attention of the UNet")
     controlnet_attention: ControlNetAttention = Field(
-        ControlNetAttention(), description="frame attention of the ControlNets"
+        default=ControlNetAttention(), description="frame attention of the ControlNets"
     )
     group_norm: GroupNormMode = Field(
-        "per_frame", description="UNet: pooled takes the statistics over all frames"
+        default="per_frame", description="UNet: pooled takes the statistics over all frames"
     )
-    controlnet_group_norm: GroupNormMode = Field("per_frame", description="same, ControlNets")
+    controlnet_group_norm: GroupNormMode = Field(
+        default="per_frame", description="same, ControlNets"
+    )
     residuals_in_place: bool = Field(
-        False, description="the last ControlNet down residual also enters the middle block"
+        default=False, description="the last ControlNet down residual also enters the middle block"
     )
     noise: NoiseText = Field(
-        "independent",
+        default="independent",
         description="initial noise: shared, independent, or mixed:x with the fraction x shared",
     )
     step_noise: NoiseText = Field(
-        "independent", description="noise added at each step when eta > 0, spelt like noise"
+        default="independent", description="noise added at each step when eta > 0, spelt like noise"
     )
-    steps: Annotated[int, Field(ge=1, le=1000)] = Field(50, description="DDIM steps")
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(default=50, description="DDIM steps")
     strength: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="1 starts from noise; below, from the noised source (SDEdit)"
+        default=1.0, description="1 starts from noise; below, from the noised source (SDEdit)"
     )
-    eta: Unit = Field(0.0, description="0 is DDIM, 1 adds as much noise as DDPM")
-    guidance: Guidance = Field(Guidance(), description="classifier-free guidance")
+    eta: Unit = Field(default=0.0, description="0 is DDIM, 1 adds as much noise as DDPM")
+    guidance: Guidance = Field(default=Guidance(), description="classifier-free guidance")
     controls: tuple[ControlKind, ...] = Field(
-        ("edges",), description="ControlNets whose residuals are summed; [] for none"
+        default=("edges",), description="ControlNets whose residuals are summed; [] for none"
     )
     controlnet_scale: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="weight of the ControlNet residuals"
+        default=1.0, description="weight of the ControlNet residuals"
     )
-    prompt_suffix: str = Field("", description="appended to every prompt, as it stands")
-    negative_prompt: str = Field("", description="prompt of the unconditional half")
+    prompt_suffix: str = Field(default="", description="appended to every prompt, as it stands")
+    negative_prompt: str = Field(default="", description="prompt of the unconditional half")
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {

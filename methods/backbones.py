@@ -1,0 +1,246 @@
+"""Backbones: the networks of a run in one object, and the ways in and out of their latent space.
+
+Networks are plain diffusers and transformers models in evaluation mode without gradients. Random
+weights are never an answer: a checkpoint that does not fill a network is refused.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossframe.errors import Problem, UserError
+from crossframe.files import read_json
+from methods.backbone_config import BackboneConfig, locate_all
+from methods.weight_files import Part, weight_files
+
+# Controls a ControlNet can take, most fitting first: all edge maps here are Canny-like, and "*" is
+# the one ControlNet of `controlnet: dir`.
+_CONTROLNETS: Mapping[str, tuple[str, ...]] = {
+    "edges": ("edges", "canny", "*"),
+    "canny": ("canny", "edges", "*"),
+    "depth": ("depth", "*"),
+}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The networks of a run.
+
+    unet: UNet2DConditionModel. vae: AutoencoderKL. controlnets: ControlNetModel by kind.
+    text_encoder: a CLIPTextModel; its last hidden states are the UNet's text.
+    tokenizer: pads to `text_encoder.config.max_position_embeddings` tokens.
+    text_mask: whether the text encoder is told which tokens are padding (SD's is not).
+    scheduler_config: contents of scheduler_config.json.
+    device, dtype: where and in what arithmetic the networks run.
+    size: side in pixels of the images they were trained on.
+    chunk: images that pass through the autoencoder at once.
+    """
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    controlnets: Mapping[str, Any] = field(default_factory=dict)
+    scheduler_config: Mapping[str, Any] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    size: int = 512
+    text_mask: bool = False
+    chunk: int = 8
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent position, along each side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def controlnet_for(self, kind: str) -> str:
+        """Return the key in `controlnets` of the network that takes `kind`.
+
+        Raises UserError when there is none.
+        """
+        for name in _CONTROLNETS.get(kind, (kind, "*")):
+            if name in self.controlnets:
+                return name
+        have = ", ".join(self.controlnets) or "none"
+        fix = f"give one under backbone.controlnet: {{{kind}: folder or hub id}}"
+        raise UserError(
+            Problem("controls", f"the backbone has no ControlNet for {kind!r}", have, fix)
+        )
+
+
+def load_backbone(config: BackboneConfig) -> Backbone:
+    """Load every network of a backbone onto its device.
+
+    Raises UserError for missing, unreadable or incomplete parts (all that are missing at once), and
+    for a device that this machine lacks.
+    """
+    device, dtype = pick_device(config.device), getattr(torch, config.dtype)
+    folders = {part.role: (part, folder) for part, folder in locate_all(config).items()}
+    loaded: dict[str, Any] = {
+        role: _load(part, folder, dtype)
+        for role, (part, folder) in folders.items()
+        if part.has_weights
+    }
+    for net in loaded.values():
+        net.to(device).eval().requires_grad_(False)
+    text, unet, vae = loaded["text_encoder"], loaded["unet"], loaded["vae"]
+    prefix = "controlnet."
+    return Backbone(
+        unet=unet,
+        vae=vae,
+        text_encoder=getattr(text, "text_model", text),
+        tokenizer=_load_tokenizer(folders["tokenizer"][1]),
+        controlnets={r.removeprefix(prefix): n for r, n in loaded.items() if r.startswith(prefix)},
+        scheduler_config=read_json(folders["scheduler"][1] / "scheduler_config.json"),
+        device=device,
+        dtype=dtype,
+        size=unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
+        text_mask=hasattr(text, "text_model"),
+        chunk=config.chunk,
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `auto`, `cpu` or `cuda`; auto is cuda if there is one.
+
+    Raises UserError for cuda without a usable GPU.
+    """
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        what = "torch finds no CUDA device"
+        raise UserError(
+            Problem("backbone.device", what, "auto, cpu", "install a CUDA build of torch")
+        )
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+def encode_prompts(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
+    """Return the encoder's last hidden states, (n, tokens, c), in the backbone's dtype.
+
+    Prompts are padded or cut to the encoder's number of positions (77 for Stable Diffusion 1.5); a
+    cut is announced by a warning.
+    """
+    length = backbone.text_encoder.config.max_position_embeddings
+    tokens = backbone.tokenizer(
+        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
+    _warn_if_cut(backbone.tokenizer, prompts, length)
+    mask = tokens["attention_mask"].to(backbone.device) if backbone.text_mask else None
+    ids = tokens["input_ids"].to(backbone.device)
+    return backbone.text_encoder(ids, attention_mask=mask).last_hidden_state.to(backbone.dtype)
+
+
+def encode_frames(backbone: Backbone, frames: Tensor) -> Tensor:
+    """Return scaled latents, (f, 4, h/factor, w/factor) float32: the mode of the VAE's posterior.
+
+    frames: (f, 3, h, w) in [0, 1].
+    """
+    vae, scale = backbone.vae, backbone.vae.config.scaling_factor
+    chunks = frames.to(backbone.device, backbone.dtype).split(backbone.chunk)
+    return torch.cat([vae.encode(c * 2 - 1).latent_dist.mode().float() * scale for c in chunks])
+
+
+def decode_latents(backbone: Backbone, latents: Tensor) -> Tensor:
+    """Return frames, (f, 3, h, w) float32 in [0, 1] on the CPU.
+
+    latents: scaled, (f, 4, h/factor, w/factor).
+    """
+    chunks = (latents / backbone.vae.config.scaling_factor).split(backbone.chunk)
+    decoded = [backbone.vae.decode(c.to(backbone.device, backbone.dtype)).sample for c in chunks]
+    return torch.cat([(d.float() / 2 + 0.5).clamp(0, 1).cpu() for d in decoded])
+
+
+def _warn_if_cut(tokenizer: Any, prompts: Sequence[str], length: int) -> None:
+    for prompt in prompts:
+        count = len(tokenizer(prompt, verbose=False)["input_ids"])
+        if count > length:
+            message = f"the prompt {prompt[:40]!r}... has {count} tokens and is cut to {length}"
+            warnings.warn(message, stacklevel=3)
+
+
+def _load(part: Part, folder: Path, dtype: torch.dtype) -> nn.Module:
+    """Load one network, and refuse a checkpoint that leaves parameters unset."""
+    try:
+        net, info = _LOADERS[part.role.partition(".")[0]](folder, part, dtype)
+    except Exception as error:  # loaders raise a dozen kinds for one broken folder
+        files = ", ".join(
+            f"{f.name} {f.stat().st_size:,} B" for f in weight_files(folder, part.variant)
+        )
+        lines = str(error).splitlines() or [type(error).__name__]
+        what = f"{str(folder)!r} cannot be loaded: {lines[0]}"
+        fix = f"compare with the original ({files})"
+        raise UserError(Problem(f"backbone.{part.role}", what, fix=fix)) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        what = f"{str(folder)!r} leaves {len(missing)} tensors unset, among them {missing[0]}"
+        raise UserError(Problem(f"backbone.{part.role}", what, fix="use a complete checkpoint"))
+    return net
+
+
+Loaded = tuple[nn.Module, Mapping[str, Any]]
+
+
+def _load_diffusers(model: Any, folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
+    (first, *_) = weight_files(folder, part.variant)
+    return model.from_pretrained(
+        folder,
+        torch_dtype=dtype,
+        variant=part.variant or None,
+        use_safetensors=first.suffix == ".safetensors",
+        output_loading_info=True,
+        local_files_only=True,
+    )
+
+
+def _load_unet(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    return _load_diffusers(UNet2DConditionModel, folder, part, dtype)
+
+
+def _load_vae(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return _load_diffusers(AutoencoderKL, folder, part, dtype)
+
+
+def _load_controlnet(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+
+    return _load_diffusers(ControlNetModel, folder, part, dtype)
+
+
+def _load_text_encoder(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
+    """Load a whole CLIP (`model_type: clip`) or its text half."""
+    from transformers import CLIPModel, CLIPTextModel
+
+    whole = read_json(folder / "config.json").get("model_type") == "clip"
+    return (CLIPModel if whole else CLIPTextModel).from_pretrained(
+        folder,
+        dtype=dtype,
+        variant=part.variant or None,
+        output_loading_info=True,
+        local_files_only=True,
+    )
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+
+    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else CLIPTokenizer
+    return kind.from_pretrained(folder, local_files_only=True)
+
+
+_LOADERS: Mapping[str, Callable[[Path, Part, torch.dtype], Loaded]] = {
+    "unet": _load_unet,
+    "vae": _load_vae,
+    "controlnet": _load_controlnet,
+    "text_encoder": _load_text_encoder,
+}
