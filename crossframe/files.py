@@ -23,7 +23,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     which many writers take the format. It is synced before the rename and the folder after it.
     If the block raises, `path` is as before and the temporary file is gone.
     """
-    target = Path(path)
+    target = Path(path).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(target)
     try:
@@ -41,7 +41,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 
     A reader sees the old folder, no folder for an instant, or the new one: never half of one.
     """
-    target = Path(path)
+    target = Path(path).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = _beside(target), _beside(target)
     temporary.mkdir()

@@ -133,7 +133,8 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
     """Yield the open file and its first real video stream; FFmpeg's errors become UserErrors."""
     _check_file(path)
     try:
-        with av.open(path) as container:
+        # FFmpeg takes what stands before a colon for a protocol, unless the path is absolute.
+        with av.open(path.absolute()) as container:
             streams = [s for s in container.streams.video if not _is_cover(s)]
             if not streams:
                 raise UserError(Problem(str(path), _without_pictures(container)))
@@ -162,7 +163,7 @@ def _is_cover(stream: av.VideoStream) -> bool:
 
 def _without_pictures(container: av.container.InputContainer) -> str:
     kinds = sorted({stream.type for stream in container.streams})
-    return f"has no video stream, only {' and '.join(kinds)}" if kinds else "has no video stream"
+    return f"has no video stream, only {' and '.join(kinds)}" if kinds else "holds no frames at all"
 
 
 def _unreadable(path: Path, error: av.FFmpegError) -> Problem:
