@@ -23,7 +23,7 @@ from crossframe.errors import UserError, did_you_mean
 from crossframe.keys import array_sha256, derive_seed, identity
 
 STATES = ("cached", "score", "run", "retry", "skipped")
-"""cached: done. score: sampled, metrics missing. retry: failed earlier. skipped: bad clip."""
+"""cached: done. score: sampled, metrics missing. retry: failed earlier. skipped: cannot be run."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells in the order in which they run, each with its state."""
+    """All cells in the order in which they run, each with its state.
+
+    seconds: estimate for what is to run, None when unknown.
+    obstacle: why the backbone cannot be had here; the cells that need it are skipped then.
+    """
 
     checked: CheckedSpec
     cells: tuple[Cell, ...]
     states: tuple[str, ...]
     seconds: float | None
+    obstacle: UserError | None = None
 
     def counts(self) -> dict[str, int]:
         """Number of cells in each state, in the order of `STATES`."""
@@ -91,10 +96,11 @@ class Plan:
 def make_plan(checked: CheckedSpec, store: Store, parts: Parts) -> Plan:
     """Load the clips, key every cell and compare with the store."""
     cards = [card(ref, checked.spec, parts) for ref in checked.clips]
-    cells = list(_cells(checked, cards, _Keys(checked, parts)))
+    keys = _Keys(checked, parts)
+    cells = list(_cells(checked, cards, keys))
     states = [state_of(cell, store) for cell in cells]
     waiting = [cell for cell, state in zip(cells, states, strict=True) if state in ("run", "retry")]
-    return Plan(checked, tuple(cells), tuple(states), estimate(waiting, store))
+    return Plan(checked, tuple(cells), tuple(states), estimate(waiting, store), keys.obstacle)
 
 
 def clip_request(ref: str, spec: Spec) -> Any:
@@ -128,12 +134,24 @@ class _Keys:
     def __init__(self, checked: CheckedSpec, parts: Parts) -> None:
         self.checked = checked
         self.parts = parts
-        rows = checked.rows
-        needed = any(needs_backbone(row.method, parts) for row in rows)
-        self.backbone = dict(parts.backbone_identity(checked.backbone)) if needed else {}
+        self.obstacle: UserError | None = None
+        self.backbone: dict[str, Any] = {}
+        if any(needs_backbone(row.method, parts) for row in checked.rows):
+            self._hash_backbone()
         self.encoder = parts.encoder_identity(
             parts.encoder_folder(checked.spec.encoder, checked.backbone)
         )
+
+    def _hash_backbone(self) -> None:
+        try:
+            self.backbone = dict(self.parts.backbone_identity(self.checked.backbone))
+        except UserError as error:
+            self.obstacle = error
+
+    def problem(self, row: Row) -> str:
+        """Why no cell of a row can be run, or ""."""
+        needed = needs_backbone(row.method, self.parts)
+        return str(self.obstacle) if needed and self.obstacle else ""
 
     def cell(self, row: Row, clip: ClipCard, prompt: str, seed: int) -> str:
         extra = self.parts.methods.entry(row.method).extra
@@ -174,7 +192,16 @@ def _cells(checked: CheckedSpec, cards: Iterable[ClipCard], keys: _Keys) -> Iter
                 for index in range(1 if row.sentinel else spec.seeds.count):
                     seed = derive_seed(spec.seeds.base, clip.sha256, index)
                     key = keys.cell(row, clip, prompt, seed)
-                    yield Cell(key, row, clip, prompt, index, seed, keys.metrics(key), problem)
+                    yield Cell(
+                        key,
+                        row,
+                        clip,
+                        prompt,
+                        index,
+                        seed,
+                        keys.metrics(key),
+                        problem or keys.problem(row),
+                    )
 
 
 def prompts_of(clip: ClipCard, spec: Spec) -> tuple[list[str], str]:

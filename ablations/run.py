@@ -58,8 +58,11 @@ def run_plan(
 ) -> Outcome:
     """Run what a plan says is to run; cells that cannot be run are recorded as failed.
 
+    Raises `UserError` before anything is written when the backbone cannot be had.
     `KeyboardInterrupt` is journalled and passed on. Everything finished until then stays.
     """
+    if plan.obstacle is not None:
+        raise plan.obstacle
     began = time.perf_counter()
     with store.lock():
         _write_head(plan, store)

@@ -1,8 +1,6 @@
 """Verbs, exit codes and what they print."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -119,19 +117,3 @@ def test_wrong_names_exit_2(cli, words, text):
     result = cli(*words)
     assert result.exit_code == 2
     assert text in result.output
-
-
-CHEAP = [("--help",), ("list",), ("describe", "controlvideo"), ("schema",)]
-
-
-@pytest.mark.parametrize("words", CHEAP, ids=" ".join)
-def test_cheap_verbs_import_no_torch(words):
-    code = (
-        "import sys\nfrom crossframe.cli import main\n"
-        "try:\n    main(sys.argv[1:])\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
-        "assert 'torch' not in sys.modules, 'torch was imported'"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

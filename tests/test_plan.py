@@ -1,11 +1,16 @@
 """Plans: what is done, what is not, why not, and what identifies a cell."""
 
+from dataclasses import replace
+
 import pytest
 from fake_parts import fake_parts
+from rich.console import Console
 
 from ablations.check import load_spec
 from ablations.plan import make_plan
+from ablations.run import run_plan
 from ablations.store import Store
+from crossframe.errors import Problem, UserError
 from crossframe.keys import derive_seed
 
 SPEC = """\
@@ -27,9 +32,10 @@ def plan(tmp_path):
     store = Store(tmp_path / "run")
 
     def make(*overrides):
-        return make_plan(load_spec(path, overrides, fake_parts()), store, fake_parts())
+        return make_plan(load_spec(path, overrides, make.parts), store, make.parts)
 
     make.store = store
+    make.parts = fake_parts()
     return make
 
 
@@ -99,6 +105,20 @@ def test_a_bad_clip_is_skipped_with_the_reason(plan):
     assert found.counts()["skipped"] == found.counts()["run"] == 7
     (reason,) = {cell.problem for cell in found.with_state("skipped")}
     assert reason == "world:tiny/9: no such file. check the path"
+
+
+def test_a_backbone_that_is_not_here_can_be_planned_for(plan, monkeypatch):
+    def absent(config):
+        raise UserError(Problem("backbone.unet", "no such folder", fix="download it"))
+
+    monkeypatch.setattr(plan, "parts", replace(plan.parts, backbone_identity=absent))
+    found = plan()
+    assert found.counts()["skipped"] == 12
+    assert found.counts()["run"] == 2
+    assert found.with_state("skipped")[0].problem.startswith("backbone.unet: no such folder")
+    with pytest.raises(UserError, match="download it"):
+        run_plan(found, plan.store, plan.parts, console=Console())
+    assert not plan.store.root.exists()
 
 
 def test_a_clip_without_the_wanted_prompt_is_skipped(plan):
