@@ -195,7 +195,7 @@ def _node_of(location: tuple[str | int, ...], draft: Draft, document: Document) 
         if dotted in draft.origins:
             return _known(document, (*draft.origins[dotted], *location[length:]))
         inside = [path for path in draft.origins if path.startswith(dotted + ".")]
-        if inside and length == len(location):
+        if inside:
             return draft.origins[inside[-1]]
     return (
         ("base",)
@@ -218,7 +218,7 @@ def explain(error: Any, model: type[BaseModel]) -> tuple[str, str, str]:
         names = field_names(model, error["loc"][:-1])
         return f"unknown key {name!r}", ", ".join(names), did_you_mean(name, names)
     if error["type"] == "missing":
-        return f"{error['loc'][-1]!r} is missing", "", ""
+        return f"{'.'.join(map(str, error['loc']))!r} is missing", "", ""
     if error["type"] == "too_short":
         return "must not be empty", "", ""
     shown = _shown(error["input"])
@@ -244,18 +244,19 @@ def field_names(model: type[BaseModel], location: Sequence[str | int]) -> list[s
         if isinstance(part, int):
             continue
         info = model.model_fields.get(part)
-        inner = _model_in(info.annotation) if info else None
+        inner = model_in(info.annotation) if info else None
         if inner is None:
             return []
         model = inner
     return list(model.model_fields)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model in an annotation such as `Model | None`, or None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        inner = _model_in(argument)
+        inner = model_in(argument)
         if inner is not None:
             return inner
     return None
@@ -305,4 +306,4 @@ def show_value(value: Any) -> str:
         return f"[{', '.join(show_value(item) for item in value)}]"
     if value is None:
         return "none"
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -40,7 +40,7 @@ def print_plan(plan: Plan) -> None:
     console = Console()
     console.print(table(plan.checked.spec.title or plan.checked.spec.name, ["row", *STATES], rows))
     for reason in dict.fromkeys(cell.problem for cell in plan.cells if cell.problem):
-        console.print(f"skipped: {reason}", markup=False)
+        console.print(f"skipped: {reason}", markup=False, soft_wrap=True)
 
 
 def _methods(parts: Parts, specs: Mapping[str, Path]) -> Table:
@@ -83,11 +83,19 @@ def _title(path: Path) -> str:
 
 def _preset_table(parts: Parts, specs: Mapping[str, Path]) -> Table:
     rows = [
-        [method, name, ", ".join(f"{path}={value}" for path, value in options.items())]
+        [method, name, "\n".join(_settings(options))]
         for method in parts.methods
         for name, options in getattr(parts.method_config(method), "PRESETS", {}).items()
     ]
     return table("presets", ["method", "preset", "options"], rows)
+
+
+def _settings(options: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}={value}"
 
 
 KINDS = {
@@ -135,14 +143,13 @@ def _options(config: Any) -> Table:
 
 
 def _fields(model: Any, prefix: str) -> Iterable[list[str]]:
+    from ablations.grid import model_in, show_value
+
     for name, info in model.model_fields.items():
-        inner = info.annotation
-        if hasattr(inner, "model_fields"):
+        inner = model_in(info.annotation)
+        if inner is not info.annotation:
+            default = info.get_default(call_default_factory=True)
+            shown = "required" if info.is_required() else show_value(default)
+            yield [prefix + name, shown, info.description or ""]
+        if inner is not None:
             yield from _fields(inner, f"{prefix}{name}.")
-        else:
-            default = (
-                "required"
-                if info.is_required()
-                else str(info.get_default(call_default_factory=True))
-            )
-            yield [f"{prefix}{name}", default, info.description or ""]

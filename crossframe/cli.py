@@ -124,7 +124,7 @@ def run(
             threads=threads or checked.spec.threads,
         )
     except KeyboardInterrupt:
-        _tell_resume(spec, overrides, folder)
+        _tell_resume(spec, overrides, folder, threads)
         sys.exit(INTERRUPTED)
     _tell_outcome(outcome, folder)
     _show_report(tools, folder, console)
@@ -146,9 +146,10 @@ def _plan_line(plan: Any) -> str:
     return f"{len(plan.cells)} cells: {shown}; time: {time}"
 
 
-def _tell_resume(spec: str, overrides: tuple[str, ...], folder: Path) -> None:
+def _tell_resume(spec: str, overrides: tuple[str, ...], folder: Path, threads: int | None) -> None:
     sets = [word for override in overrides for word in ("--set", override)]
-    command = shlex.join(["crossframe", "run", spec, *sets, "--out", str(folder)])
+    pins = ["--threads", str(threads)] if threads else []
+    command = shlex.join(["crossframe", "run", spec, *sets, *pins, "--out", str(folder)])
     click.echo(f"\ninterrupted; finished cells are kept. Resume with:\n  {command}", err=True)
 
 
