@@ -1,0 +1,83 @@
+"""How a row looks everywhere: one colour and one marker per row, the same in figures and page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from crossframe.files import write_bytes
+from reports.load import Row
+
+# Okabe & Ito's colours for all kinds of colour vision, without the yellow (too faint on white).
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C3E", "#332288")
+GREYS = ("#5A5A5A", "#9A9A9A", "#BDBDBD")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+SENTINEL_MARKERS = ("h", "d", "p")
+
+SETTINGS: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "text.color": "#1A1A1A",
+    "axes.labelcolor": "#1A1A1A",
+    "figure.facecolor": "white",
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+}
+
+DPI = 160
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour and marker of a row."""
+
+    colour: str
+    marker: str
+
+
+def looks(rows: Sequence[Row]) -> dict[str, Look]:
+    """Return the look of every row by label; colours repeat after eight, with another marker."""
+    grid = [row.label for row in rows if not row.sentinel]
+    beside = [row.label for row in rows if row.sentinel]
+    made = {
+        label: Look(PALETTE[i % len(PALETTE)], MARKERS[(i + i // len(PALETTE)) % len(MARKERS)])
+        for i, label in enumerate(grid)
+    }
+    for i, label in enumerate(beside):
+        made[label] = Look(GREYS[i % len(GREYS)], SENTINEL_MARKERS[i % len(SENTINEL_MARKERS)])
+    return made
+
+
+@contextmanager
+def figure(width: float, height: float) -> Iterator[Figure]:
+    """Yield an empty figure of that size in inches, in the house style, without global state."""
+    with mpl.rc_context(SETTINGS):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def save(made: Figure, path: Path) -> None:
+    """Write a figure as `path`.png and `path`.pdf; equal data give equal bytes."""
+    stamps = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+    for kind, metadata in stamps.items():
+        buffer = io.BytesIO()
+        made.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        write_bytes(path.with_suffix(f".{kind}"), buffer.getvalue())
