@@ -196,7 +196,7 @@ def test_shared_and_independent_are_the_ends_of_mixed() -> None:
 
 
 def plain_loop(backbone: Backbone, request: SampleRequest, options: ControlVideoConfig) -> Tensor:
-    """One frame at a time with nothing but diffusers: what a user would write without this library."""
+    """One frame at a time with nothing but diffusers: what a user would write by hand."""
     scheduler = DDIMScheduler.from_config(dict(backbone.scheduler_config))
     scheduler.set_timesteps(options.steps)
     text = encode_prompts(backbone, [request.negative_prompt, request.prompt])
@@ -399,7 +399,8 @@ def test_presets_resolve_and_explicit_values_win() -> None:
         "pooled",
         "shared",
     )
-    assert repo.residuals_in_place and len(repo.negative_prompt.split(",")) == 14
+    assert repo.residuals_in_place
+    assert len(repo.negative_prompt.split(",")) == 14
     for preset in (paper, repo):
         assert (preset.attention.pattern, preset.controlnet_attention.pattern) == (
             "full",
@@ -411,7 +412,8 @@ def test_presets_resolve_and_explicit_values_win() -> None:
         "full",
         0.5,
     )
-    assert ControlVideoConfig().steps == 50 and ControlVideoConfig().guidance.scale == 12.5
+    assert ControlVideoConfig().steps == 50
+    assert ControlVideoConfig().guidance.scale == 12.5
     assert config(controlnet_attention={"alpha": 0.5}).controlnet_attention.pattern == "individual"
 
 

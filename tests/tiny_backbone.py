@@ -1,4 +1,4 @@
-"""Random networks of the real classes, a few thousand parameters each, for tests without weights."""
+"""Random networks of the real classes, a few thousand parameters each, to test without weights."""
 
 from __future__ import annotations
 
@@ -81,6 +81,14 @@ def tiny_vae(seed: int = 2) -> Any:
         scaling_factor=0.3,
     )
     return randomize(net, seed)
+
+
+def old_attention_name(name: str) -> str:
+    """Return a VAE tensor's name as it was before diffusers 0.18."""
+    renamed = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for new, old in renamed.items():
+        name = name.replace(f".{new}.", f".{old}.")
+    return name
 
 
 def tiny_clip(seed: int = 3) -> Any:
