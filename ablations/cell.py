@@ -6,11 +6,11 @@ cell that was drawn before, by an interrupted run or for fewer metrics, is only 
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,10 @@ from crossframe.errors import Problem, UserError
 from crossframe.files import read_json, write_json
 from crossframe.provenance import provenance
 from crossframe.video import read_frames, write_frames, write_mp4
+
+if TYPE_CHECKING:
+    from methods.base import SampleRequest
+    from metrics.base import MetricInputs, MetricValue
 
 Progress = Callable[[int, int], None]
 
@@ -161,7 +165,7 @@ def _draw(
     return record
 
 
-def _request(cell: Cell, shared: ClipBench, config: Any) -> Any:
+def _request(cell: Cell, shared: ClipBench, config: Any) -> SampleRequest:
     from methods.base import SampleRequest
 
     kinds = tuple(getattr(config, "controls", ()))
@@ -188,56 +192,31 @@ def _require_video(video: torch.Tensor, source: torch.Tensor, method: str) -> No
 
 
 def _score(cell: Cell, bench: Bench, shared: ClipBench, store: Store) -> dict[str, Any]:
-    earlier = store.result(cell.key) or {}
-    known = earlier.get("metric_keys", {})
-    stored = to_tensor(read_frames(store.cell_folder(cell.key) / "frames"))
-    scores = {}
-    for name, key in cell.metric_keys.items():
-        if known.get(name) == key and name in earlier.get("metrics", {}):
-            scores[name] = earlier["metrics"][name]
-        else:
-            scores[name] = _measure(name, cell, bench, shared, stored)
-    return scores
-
-
-def _measure(
-    name: str, cell: Cell, bench: Bench, shared: ClipBench, stored: torch.Tensor
-) -> dict[str, Any]:
     from metrics.base import MetricInputs
 
+    earlier = store.result(cell.key) or {}
+    known, scores = earlier.get("metric_keys", {}), dict(earlier.get("metrics", {}))
+    missing = [name for name, key in cell.metric_keys.items() if known.get(name) != key]
+    stored = to_tensor(read_frames(store.cell_folder(cell.key) / "frames"))
+    inputs = MetricInputs(stored, shared.source, cell.prompt)
+    for name in missing:
+        scores[name] = _measure(name, bench, shared, inputs)
+    return {name: scores[name] for name in cell.metric_keys}
+
+
+def _measure(name: str, bench: Bench, shared: ClipBench, inputs: MetricInputs) -> dict[str, Any]:
+    """One metric of one output; what it cannot do without is unavailable, with the reason."""
     needs = bench.parts.metrics.entry(name).extra.get("needs", ())
     try:
-        inputs = MetricInputs(
-            frames=stored,
-            source=shared.source,
-            prompt=cell.prompt,
-            flow=shared.flow if "flow" in needs else None,
-            encoder=bench.encoder if "clip" in needs else None,
-        )
-        measured = bench.parts.metrics.load(name)
-        compute = getattr(measured, "compute", measured)
+        if "flow" in needs:
+            inputs = replace(inputs, flow=shared.flow)
+        if "clip" in needs:
+            inputs = replace(inputs, encoder=bench.encoder)
+        compute: Callable[[MetricInputs], MetricValue] = bench.parts.metrics.load(name)
         with torch.inference_mode():
-            return value_record(compute(inputs))
+            return compute(inputs).record()
     except UserError as error:
         return {"unavailable": str(error)}
-
-
-def value_record(value: Any) -> dict[str, Any]:
-    """A `MetricValue` as JSON; a value that is not finite is unavailable, with the reason."""
-    if not math.isfinite(value.value):
-        return {"unavailable": f"the value is {value.value}"}
-    series = [float(v) if math.isfinite(v) else None for v in value.series]
-    return {"value": float(value.value), "series": series, "detail": _finite(value.detail)}
-
-
-def _finite(detail: Any) -> Any:
-    if isinstance(detail, Mapping):
-        return {str(name): _finite(item) for name, item in detail.items()}
-    if isinstance(detail, tuple | list):
-        return [_finite(item) for item in detail]
-    if isinstance(detail, float) and not math.isfinite(detail):
-        return None
-    return detail
 
 
 def keep_clip(clip: Any, store: Store) -> None:

@@ -53,11 +53,12 @@ def encoder_folder(name: str, backbone: BackboneConfig) -> str:
 
 def encoder_identity(folder: str) -> dict[str, str] | None:
     """Return sha256 by file of the metrics' CLIP, or None while it has no weights here."""
-    part = Part("encoder", folder)
+    network, words = Part("encoder", folder), Part("tokenizer", folder)
     try:
-        return identity_of_part(part, locate(part))
+        found = locate(network)
     except UserError:
         return None
+    return identity_of_part(network, found) | identity_of_part(words, found)
 
 
 def _load_backbone(config: BackboneConfig) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -66,15 +65,21 @@ def source(backbone: Any, request: Any, config: EmptyConfig, progress: Any) -> A
     return request.frames
 
 
+def mean_of(series: list[float]) -> Any:
+    from metrics.base import MetricValue
+
+    return MetricValue(sum(series) / len(series), tuple(series))
+
+
 def mean_error(inputs: Any) -> Any:
     """Mean absolute difference from the source, per frame."""
     series = (inputs.frames - inputs.source).abs().mean((1, 2, 3)).tolist()
-    return SimpleNamespace(value=sum(series) / len(series), series=tuple(series), detail={})
+    return mean_of(series)
 
 
 def brightness(inputs: Any) -> Any:
     series = inputs.frames.mean((1, 2, 3)).tolist()
-    return SimpleNamespace(value=sum(series) / len(series), series=tuple(series), detail={})
+    return mean_of(series)
 
 
 def aligned(inputs: Any) -> Any:
