@@ -1,0 +1,134 @@
+"""What every metric receives and returns.
+
+Shapes: f frames, c channels, h height, w width, p = f-1 pairs (t, t+1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import Tensor
+
+from crossframe.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from metrics.encoders import ImageTextEncoder
+    from metrics.flow import FlowFields
+
+Made = TypeVar("Made")
+
+
+class MetricUnavailable(UserError):
+    """A metric that cannot be computed here, with the reason and the remedy; never replaced."""
+
+    def __init__(self, metric: str, reason: str, fix: str = "") -> None:
+        super().__init__(Problem(metric, reason, fix=fix))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        problem = self.problems[0]
+        return type(self), (problem.where, problem.what, problem.fix)
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """The result of one metric on one clip.
+
+    value: the score. series: the per-frame or per-pair values behind it. detail: facts worth
+    keeping with the score (coverage, flow source, encoder). Raises UserError if not finite.
+    """
+
+    value: float
+    series: tuple[float, ...]
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.value, *self.series))):
+            raise UserError(
+                Problem("metric", f"not finite: value {self.value}, series {self.series}")
+            )
+
+    def record(self) -> dict[str, Any]:
+        """Return the entry of `result.json`."""
+        return {"value": self.value, "series": list(self.series), "detail": dict(self.detail)}
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Stands where a `MetricValue` would, for a metric that could not be computed."""
+
+    reason: str
+
+    def record(self) -> dict[str, Any]:
+        """Return the entry of `result.json`."""
+        return {"unavailable": self.reason}
+
+
+def mean_of(series: Tensor, **detail: Any) -> MetricValue:
+    """Return the mean of a (n,) series, in float64, with the series itself."""
+    values = series.double()
+    return MetricValue(values.mean().item(), tuple(values.tolist()), detail)
+
+
+class Memo:
+    """Intermediate results of one clip that several metrics want: features, flow."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+
+    def get(self, name: str, make: Callable[[], Made]) -> Made:
+        """Return what is kept under `name`, after making it the first time."""
+        if name not in self._values:
+            self._values[name] = make()
+        made: Made = self._values[name]
+        return made
+
+
+@dataclass(frozen=True)
+class MetricInputs:
+    """One output clip and what it is compared with.
+
+    frames, source: (f, 3, h, w) in [0, 1], of one shape. prompt: what was asked for, or "".
+    flow: flow of the source, estimated when a metric needs it and it is None. encoder: for metrics
+    that need "clip". memo: shared by the metrics of this output. Raises UserError for frames that
+    are out of range, not finite, or of another shape than the source.
+    """
+
+    frames: Tensor
+    source: Tensor
+    prompt: str = ""
+    flow: FlowFields | None = None
+    encoder: ImageTextEncoder | None = None
+    memo: Memo = field(default_factory=Memo, repr=False)
+
+    def __post_init__(self) -> None:
+        check_frames("frames", self.frames)
+        check_frames("source", self.source)
+        if self.frames.shape != self.source.shape:
+            what = f"shape {tuple(self.frames.shape)}, but the source's is"
+            raise UserError(Problem("frames", f"{what} {tuple(self.source.shape)}"))
+
+
+def check_frames(name: str, frames: Tensor) -> None:
+    """Raise UserError unless `frames` is (f, 3, h, w), floating point, finite and in [0, 1]."""
+    if frames.ndim != 4 or frames.shape[1] != 3 or not frames.numel():
+        raise UserError(Problem(name, f"shape {tuple(frames.shape)}", allowed="(f, 3, h, w)"))
+    if not frames.is_floating_point():
+        raise UserError(
+            Problem(name, f"dtype {frames.dtype}", allowed="floats in [0, 1]", fix="divide by 255")
+        )
+    low, high = frames.min().item(), frames.max().item()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UserError(Problem(name, "holds NaN or infinity"))
+    if low < 0 or high > 1:
+        raise UserError(Problem(name, f"values from {low:g} to {high:g}", allowed="[0, 1]"))
+
+
+def require_pairs(metric: str, count: int) -> None:
+    """Raise MetricUnavailable unless there are at least two frames."""
+    if count < 2:
+        raise MetricUnavailable(
+            metric, f"compares frames, but the clip has {count}", "use clip: {frames: 2} or more"
+        )
