@@ -117,3 +117,63 @@ def test_wrong_names_exit_2(cli, words, text):
     result = cli(*words)
     assert result.exit_code == 2
     assert text in result.output
+
+
+@pytest.fixture
+def networks(tmp_path):
+    """The spec's `backbone` and `encoder` for random networks of the real classes."""
+    from tiny_backbone import write_miniature
+
+    root = tmp_path / "networks"
+    write_miniature(root)
+    look = {"size": {"height": 8, "width": 8}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (root / "clip" / "preprocessor_config.json").write_text(json.dumps(look))
+    backbone = {name: str(root / name) for name in ("unet", "vae", "scheduler")}
+    backbone |= {name: str(root / "clip") for name in ("text_encoder", "tokenizer")}
+    edges = {"controlnet": {"edges": str(root / "controlnet-edges")}}
+    return {"backbone": {**backbone, **edges}, "encoder": str(root / "clip")}
+
+
+REAL = """\
+name: real
+method: controlvideo
+sentinels: [source, frozen]
+base: {steps: 2, controls: [edges], guidance.scale: 2.0}
+grid: {attention.pattern: [individual, {keyframes: [0, -1]}, full]}
+clips: [world:heldout/0, clip.mp4, missing.mp4]
+clip: {frames: 3, size: 16}
+prompts: {clip: a red star}
+metrics: [clip_frame/consecutive, clip_text/cosine, warp/source_flow, motion/ratio]
+report: {rows: attention.pattern, baseline: individual}
+claims:
+  - {text: full < individual on warp/source_flow, source: a paper}
+"""
+
+
+def test_the_real_parts_together(cli, networks, clip_mp4):
+    Path("clip.mp4").write_bytes(Path(clip_mp4).read_bytes())
+    Path("real.yaml").write_text(REAL + json.dumps(networks)[1:-1].replace(', "enc', '\n"enc'))
+    result = CliRunner().invoke(main, ["run", "real.yaml"])
+    assert result.exit_code == 1, result.output
+    assert "10 cells done, 0 cached, 5 failed" in result.output
+    assert "missing.mp4: no such file" in result.output
+    records = [json.loads(p.read_text()) for p in Path("runs/real").glob("cells/*/result.json")]
+    by_row = {(r["row"], r["clip"]): r["metrics"] for r in records}
+    assert {row for row, _ in by_row} == {
+        "source",
+        "frozen",
+        "individual",
+        "keyframes[0,-1]",
+        "full",
+    }
+    for (_, clip), metrics in by_row.items():
+        missing = {name for name, score in metrics.items() if "value" not in score}
+        assert missing == ({"motion/ratio"} if clip == "clip" else set()), metrics  # it is grey
+    frozen = by_row["frozen", "world:heldout/0"]
+    assert frozen["clip_frame/consecutive"]["value"] == pytest.approx(1, abs=1e-5)
+    assert frozen["motion/ratio"]["value"] == pytest.approx(0, abs=1e-5)
+    full, individual = (by_row[row, "clip"] for row in ("full", "individual"))
+    assert full["warp/source_flow"] != individual["warp/source_flow"]
+    assert Path("runs/real/report/index.html").exists()
+    again = CliRunner().invoke(main, ["run", "real.yaml"])
+    assert "0 cells done, 10 cached, 5 failed" in again.output
