@@ -93,11 +93,13 @@ class Store:
         append_line(self.root / "journal.jsonl", json.dumps({**record, **details}))
 
     def seconds(self) -> Iterator[tuple[str, str, float]]:
-        """Yield (method, row label, seconds) of every finished cell in the folder."""
+        """Yield (method, row label, seconds with scoring) of every finished cell in the folder."""
         for path in sorted(self.root.glob("cells/*/result.json")):
             try:
                 record = read_json(path)
-                yield record["method"], record["row"], float(record["cost"]["seconds"])
+                cost = record["cost"]
+                seconds = float(cost["seconds"]) + float(cost.get("scoring_seconds", 0))
+                yield record["method"], record["row"], seconds
             except (UserError, KeyError, TypeError, ValueError):
                 continue
 
