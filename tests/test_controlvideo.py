@@ -299,6 +299,19 @@ def test_a_frame_does_not_depend_on_the_frame_count(backbone: Backbone) -> None:
     torch.testing.assert_close(long[:2], short, rtol=0, atol=1e-5)
 
 
+def test_networks_may_compute_in_half_precision(request_: SampleRequest) -> None:
+    made, half = tiny_backbone(), torch.bfloat16
+    exact = sample(made, request_, config(preset="repo", prompt_suffix=""), quiet)
+    for net in (made.unet, made.vae, made.text_encoder, *made.controlnets.values()):
+        net.to(half)
+    rounded = sample(
+        replace(made, dtype=half), request_, config(preset="repo", prompt_suffix=""), quiet
+    )
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.1)
+    assert not torch.equal(rounded, exact)
+
+
 def test_networks_are_as_before(backbone: Backbone, request_: SampleRequest) -> None:
     nets = [backbone.unet, *backbone.controlnets.values()]
     before = [[(name, id(module)) for name, module in net.named_modules()] for net in nets]

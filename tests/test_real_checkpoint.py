@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,7 @@ def write_net(
 ) -> None:
     with torch.device("meta"):
         net = build()
-    net.config.save_pretrained(folder) if isinstance(net, CLIPTextModel) else net.save_config(
-        folder
-    )
+    (net.config.save_pretrained if isinstance(net, CLIPTextModel) else net.save_config)(folder)
     tensors = {rename(name): value for name, value in random_half(net, generator).items()}
     save_file(tensors, folder / file, {"format": "pt"})
 
@@ -134,10 +133,19 @@ def write_checkpoint(root: Path, control: Path) -> None:
     gc.collect()
 
 
-@pytest.mark.slow
-def test_stable_diffusion_1_5_from_its_folder(tmp_path: Path) -> None:
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """Folders of Stable Diffusion and of a ControlNet, removed after the test."""
     root, control = tmp_path / "stable-diffusion-v1-5", tmp_path / "sd-controlnet-canny"
     write_checkpoint(root, control)
+    yield root, control
+    shutil.rmtree(root)
+    shutil.rmtree(control)
+
+
+@pytest.mark.slow
+def test_stable_diffusion_1_5_from_its_folder(checkpoint: tuple[Path, Path]) -> None:
+    root, control = checkpoint
     config = parse_backbone({"root": str(root), "controlnet": {"canny": str(control)}})
     backbone = load_backbone(config)
     nets = {
