@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from crossframe.keys import plain
 from reports.claims import judge_claims
@@ -69,7 +70,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": show_number, "p": _show_p}
+    made.filters |= {"number": show_number, "p": _show_p, "breakable": _breakable}
     made.globals |= {"show_bounds": show_bounds, "show_n": show_n}
     return made
 
@@ -78,6 +79,11 @@ def _show_p(value: float) -> str:
     if value != value:  # NaN: no common clips
         return "–"
     return "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+
+
+def _breakable(name: str) -> Markup:
+    """A metric id that may be broken after its slash."""
+    return Markup("/<wbr>").join(name.split("/"))
 
 
 def embed(data: Any) -> str:
@@ -110,7 +116,7 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
 def _clip_fact(run: Run, settings: Mapping[str, Any]) -> str:
     text = f"{len(run.clip_ids)}"
     if settings:
-        text += f", {settings['frames']} frames at {settings['size']} px"
+        text += f" of {settings['frames']} frames, {settings['size']} px"
     flows = {clip.exact_flow for clip in run.clips}
     kinds = {True: "exact flow", False: "estimated flow"}
     return text + "".join(f", {kinds[kind]}" for kind in kinds if kind in flows)

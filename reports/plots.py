@@ -26,12 +26,14 @@ def measured(run: Run) -> tuple[MetricInfo, ...]:
     return tuple(metric for metric in run.metrics if metric.id in known)
 
 
-def bars(run: Run) -> Figure:
-    """One panel per metric: mean and 95 % interval per row, a dot per clip.
+def bars(run: Run) -> Figure | None:
+    """One panel per metric: mean and 95 % interval per row, a dot per clip; None without values.
 
     The axis starts at zero only where zero is near: consistency scores differ in the third digit.
     """
     rows, metrics, look = run.rows, measured(run), looks(run.rows)
+    if not metrics:
+        return None
     with figure(*_size(len(metrics), 4.4, 0.75 + 0.33 * len(rows))) as made:
         for ax, metric in zip(_panels(made, len(metrics)), metrics, strict=True):
             means = clip_means(run.scores, metric.id)
@@ -195,15 +197,13 @@ def difference_plot(run: Run) -> Figure | None:
 
 
 def _size(panels: int, width: float, height: float) -> tuple[float, float]:
-    columns = min(panels, MAX_COLUMNS) or 1
-    return width * columns, height * max(1, math.ceil(panels / columns)) + 0.4
+    columns = min(panels, MAX_COLUMNS)
+    return width * columns, height * math.ceil(panels / columns) + 0.4
 
 
 def _panels(made: Figure, count: int) -> list[Axes]:
     """`count` axes in a grid two wide; a last odd one leaves its neighbour's place empty."""
     columns = min(count, MAX_COLUMNS)
-    if not columns:
-        return []
     grid = made.subplots(math.ceil(count / columns), columns, squeeze=False).ravel()
     for unused in grid[count:]:
         unused.remove()

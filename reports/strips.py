@@ -60,7 +60,7 @@ def _frames(folder: Path | None) -> np.ndarray | None:
     return read_frames(frames) if frames and any(frames.glob("*.png")) else None
 
 
-def shown_clips(run: Run, most: int = 2) -> list[str]:
+def shown_clips(run: Run, most: int) -> list[str]:
     """Return the clips for figures: those of `report.clips`, else the first with a cell done."""
     named = run.spec.get("report", {}).get("clips") or []
     done = {cell.clip for cell in run.cells if cell.state == "done"}

@@ -40,6 +40,8 @@ SETTINGS: dict[Any, Any] = {
     "axes.labelcolor": "#1A1A1A",
     "figure.facecolor": "white",
     "legend.frameon": False,
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.1,
     "pdf.fonttype": 42,
 }
 

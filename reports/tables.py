@@ -184,11 +184,10 @@ def _notes(run: Run) -> Iterable[str]:
         yield MINIATURE_NOTE
     states = [cell.state for cell in run.cells]
     if states.count("done") < len(states):
-        failed, missing = states.count("failed"), states.count("missing")
-        yield (
-            f"Incomplete: {states.count('done')} of {len(states)} cells are done, {failed} failed, "
-            f"{missing} have not run. Rows that lack clips are not ranked."
-        )
+        words = {"failed": "failed", "missing": "have not run"}
+        rest = [f"{states.count(s)} {words[s]}" for s in words if s in states]
+        done = f"{states.count('done')} of {len(states)} cells are done"
+        yield f"Incomplete: {done}, {', '.join(rest)}. A row that lacks a clip is not ranked."
     for name, reasons in run.unavailable.items():
         for reason, count in reasons.items():
             yield f"{name} is unavailable for {count} cells: {reason}"

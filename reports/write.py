@@ -33,11 +33,11 @@ FIGURES: Mapping[str, tuple[Callable[[Run], Figure | None], str]] = {
 
 PICTURES: Mapping[str, tuple[Callable[[Run], Image.Image | None], str]] = {
     "strips": (
-        lambda run: strips.frame_strips(run, strips.shown_clips(run)),
+        lambda run: strips.frame_strips(run, strips.shown_clips(run, most=1)),
         "Frames of the first seed: methods downwards, time to the right",
     ),
     "xt": (
-        lambda run: strips.x_t_slices(run, strips.shown_clips(run)),
+        lambda run: strips.x_t_slices(run, strips.shown_clips(run, most=2)),
         "One image row over time: flicker breaks the lines into bands",
     ),
 }

@@ -69,7 +69,7 @@ def plain_score(metric: str, row: str, clip: int, seed: int) -> float:
 
 @dataclass(frozen=True)
 class Shape:
-    """Size of a synthetic run. skip: cells never run; fail: why a cell failed, by (row, clip, seed)."""
+    """Size of a synthetic run. skip: cells never run; fail: reasons; both by (row, clip, seed)."""
 
     clips: int = 4
     seeds: int = 2
