@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,15 @@ from ablations.spec import OPEN_MAPPINGS, Spec
 from ablations.specfile import Document, NodePath, apply_overrides, read_document
 from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.registry import Registry
+
+ROW_FIELDS = (("method",), ("grid",), ("zip",), ("include",), ("exclude",), ("sentinels",))
+SOURCES_OF: Mapping[str, tuple[tuple[str], ...]] = {
+    "row": ROW_FIELDS,
+    "axis": ROW_FIELDS,
+    "metric of this spec": (("metrics",),),
+    "clip of this spec": (("clips",),),
+}
+"""Which fields make the things that other fields refer to."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +145,19 @@ class _Check:
     def _one_of(
         self, name: str, names: Sequence[str], kind: str, path: NodePath, *, key: bool = False
     ) -> Iterator[Problem]:
-        if name not in names:
+        if name not in names and not self._narrowed(path, kind):
             where = self.document.where(path, key=key)
             what = f"{name!r} is not a {kind}"
             yield Problem(where, what, ", ".join(names), did_you_mean(name, names))
+
+    def _narrowed(self, path: NodePath, kind: str) -> bool:
+        """Whether `--set` took away what the file itself refers to: no fault of the file."""
+        fields = SOURCES_OF.get(kind, ())
+        marks = self.document.values
+        flagged = any(
+            where.startswith("--set") for node, where in marks.items() if node[:1] in fields
+        )
+        return flagged and not self.document.where(path).startswith("--set")
 
     def _lengths(self, spec: Spec) -> Iterator[Problem]:
         lengths = {path: len(values) for path, values in spec.zip.items()}

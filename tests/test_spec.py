@@ -212,6 +212,21 @@ def test_problems_of_meaning(override, message, tmp_path, monkeypatch):
     assert any(message in line and line.startswith(("--set", "s.yaml:")) for line in found), found
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("grid.attention.pattern=[full]",),
+        ("grid={}",),
+        ("metrics=[brightness]",),
+        ("clips=[world:tiny/0]",),
+        ("sentinels=[]",),
+    ],
+)
+def test_a_spec_may_be_narrowed_on_the_command_line(overrides, tmp_path):
+    text = GOOD.replace("report: {", "prompts: {world:tiny/1: x}\nreport: {")
+    load(tmp_path, text, *overrides)
+
+
 def test_a_field_missing_is_named(tmp_path, monkeypatch):
     found = errors(tmp_path, monkeypatch, "name: x\nmethod: noisy\nclips: [world:tiny/0]\n")
     assert found == ["s.yaml:1:1: metrics: 'metrics' is missing"]
