@@ -224,14 +224,14 @@ def _required(root: Path, name: str) -> Path:
 
 
 def _rows(spec: Mapping[str, Any], plan: list[Mapping[str, Any]]) -> tuple[Row, ...]:
-    """Rows with a planned cell, in spec order; several configurations may share a label."""
+    """Rows with a planned cell, in spec order, the sentinels last; a label stands once."""
     planned = {entry["row"] for entry in plan}
     rows: dict[str, Row] = {}
     for row in spec["rows"]:
         made = Row(row["label"], row["method"], bool(row["sentinel"]), row["axes"])
         if made.label in planned:
             rows.setdefault(made.label, made)
-    return tuple(rows.values())
+    return tuple(sorted(rows.values(), key=lambda row: row.sentinel))
 
 
 def _metric_ids(spec: Mapping[str, Any], cells: Iterable[Cell]) -> list[str]:

@@ -116,7 +116,7 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
 def _clip_fact(run: Run, settings: Mapping[str, Any]) -> str:
     text = f"{len(run.clip_ids)}"
     if settings:
-        text += f" of {settings['frames']} frames, {settings['size']} px"
+        text += f" × {settings['frames']} frames, {settings['size']} px"
     flows = {clip.exact_flow for clip in run.clips}
     kinds = {True: "exact flow", False: "estimated flow"}
     return text + "".join(f", {kinds[kind]}" for kind in kinds if kind in flows)

@@ -79,7 +79,7 @@ def _row_axis(ax: Axes, rows: Iterable[Row]) -> None:
     ax.tick_params(axis="y", length=0)
     ax.margins(x=0.06)
     grid = sum(not row.sentinel for row in rows)
-    if 0 < grid < len(rows) and not any(row.sentinel for row in rows[:grid]):
+    if 0 < grid < len(rows):
         ax.axhline(grid - 0.5, color="#BBBBBB", linewidth=0.8, linestyle=(0, (4, 3)))
 
 

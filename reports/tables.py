@@ -164,12 +164,13 @@ def _line(run: Run, row: Row, columns: Mapping[str, Mapping[str, Value]]) -> Lin
 
 
 def _decimals(values: Iterable[Value]) -> int:
-    """Digits that show two figures of the typical half-width, or four figures of the value."""
+    """Digits that show two figures of the typical half-width, but five of the value at most."""
     intervals = [value.interval for value in values if value.interval.n]
+    largest = max((abs(i.mean) for i in intervals), default=0.0)
     widths = sorted(i.high - i.low for i in intervals if i.has_bounds and i.high > i.low)
-    if widths:
-        return _places(widths[len(widths) // 2] / 2, 2)
-    return _places(max((abs(i.mean) for i in intervals), default=0.0), 4)
+    if not widths:
+        return _places(largest, 4)
+    return min(_places(widths[len(widths) // 2] / 2, 2), _places(largest, 5))
 
 
 def _places(size: float, figures: int) -> int:
@@ -190,7 +191,7 @@ def _notes(run: Run) -> Iterable[str]:
         yield f"Incomplete: {done}, {', '.join(rest)}. A row that lacks a clip is not ranked."
     for name, reasons in run.unavailable.items():
         for reason, count in reasons.items():
-            yield f"{name} is unavailable for {count} cells: {reason}"
+            yield f"{name} is unavailable for {count} cells: {' '.join(reason.split())}"
 
 
 def show_number(value: float, decimals: int) -> str:

@@ -116,7 +116,7 @@ def _spec(shape: Shape) -> dict[str, Any]:
         "metrics": list(shape.metrics),
         "report": {"rows": "attention.pattern", "baseline": "individual"},
         "claims": list(shape.claims),
-        "rows": [_row(label) for label in shape.rows],
+        "rows": [_row(label) for label in sorted(shape.rows, key=lambda r: r not in SENTINELS)],
     }
 
 

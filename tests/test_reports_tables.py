@@ -154,6 +154,18 @@ def test_no_negative_zero() -> None:
     assert show_number(-0.5, 1) == "-0.5"
 
 
+@pytest.mark.parametrize(
+    ("mean", "half", "shown"),
+    [(0.95, 0.0031, "0.9500"), (12.3, 4.2, "12.3"), (1.0, 1e-9, "1.0000"), (0.0, 0.0, "0.0000")],
+)
+def test_digits_follow_the_interval(tmp_path: Path, mean: float, half: float, shown: str) -> None:
+    def score(metric: str, row: str, clip: int, seed: int) -> float:
+        return mean + half * (-1) ** clip
+
+    table = summarise(run_of(tmp_path, replace(SMALL, score=score)))
+    assert show_number(mean, table.decimals[WARP]) == shown
+
+
 def test_report_metrics_choose_and_order_the_columns(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     spec = {**run.spec, "report": {"metrics": [WARP, MOTION]}}
