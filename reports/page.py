@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from crossframe.keys import plain
 from reports.claims import judge_claims
@@ -70,7 +69,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": show_number, "p": _show_p, "breakable": _breakable}
+    made.filters |= {"number": show_number, "p": _show_p}
     made.globals |= {"show_bounds": show_bounds, "show_n": show_n}
     return made
 
@@ -79,11 +78,6 @@ def _show_p(value: float) -> str:
     if value != value:  # NaN: no common clips
         return "–"
     return "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
-
-
-def _breakable(name: str) -> Markup:
-    """A metric id that may be broken after its slash."""
-    return Markup("/<wbr>").join(name.split("/"))
 
 
 def embed(data: Any) -> str:

@@ -123,9 +123,11 @@ def _slice_block(block: list[Strand], clip: str) -> Image.Image | None:
     slice_size = (frame_size[0], step * shape[0])
     top = 2 * TEXT + 14
     height = top + frame_size[1] + GAP + slice_size[1] + GAP
-    canvas = Image.new("RGB", (len(block) * (frame_size[0] + GAP), height), PAPER)
+    title = f"{clip}: image row {shape[1] // 2} over time (downwards)"
+    width = max(len(block) * (frame_size[0] + GAP), round(_font(bold=True).getlength(title)))
+    canvas = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((0, 0), f"{clip}: image row {shape[1] // 2} over time (downwards)", INK, _font(True))
+    draw.text((0, 0), title, INK, _font(bold=True))
     for column, strand in enumerate(block):
         x = column * (frame_size[0] + GAP)
         draw.text((x, TEXT + 8), _clipped(strand.label, frame_size[0]), FAINT, _font())
