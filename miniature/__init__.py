@@ -1,0 +1,1 @@
+"""The small trained world: exact clips, and networks of the real classes trained on them."""

@@ -1,0 +1,136 @@
+"""The CLIP of the miniature world: transformers' CLIPModel on 64-pixel pictures, one token a word.
+
+Its text states condition the denoiser, its joint space serves the metrics.
+"""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+from miniature.data import pictures
+from miniature.fit import Fit, Recipe, device, work_folder
+from miniature.world import COLOURS, PATTERNS, SHAPES
+
+RECIPE = Recipe(steps=800, batch=128, rate=1.5e-3, decay=0.05, average=0.995)
+LOCKED = Recipe(steps=1000, batch=128, rate=1.5e-3, decay=0.05, average=0.995, seed=1)
+"""The second phase, with the text side frozen."""
+IMAGE_SIZE = 64
+TOKENS = 16
+WIDTH = 96
+MEAN, STD = 0.5, 0.25
+SPECIAL = {
+    "pad_token": "<pad>",
+    "bos_token": "<start>",
+    "eos_token": "<end>",
+    "unk_token": "<unknown>",
+}
+WORDS = ("a", "an", "and", "on", "background", *COLOURS, *SHAPES, *PATTERNS)
+NOISE = 0.04
+"""Pictures are seen with a little noise, so that no judgement hangs on single pixels."""
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word between ``<start>`` and ``<end>``; any other word is ``<unknown>``."""
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL.values(), *WORDS])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer = Lowercase()
+    tokenizer.pre_tokenizer = Whitespace()
+    ends = [(word, vocabulary[word]) for word in ("<start>", "<end>")]
+    tokenizer.post_processor = TemplateProcessing(single="<start> $A <end>", special_tokens=ends)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=TOKENS, **SPECIAL)
+
+
+def build() -> CLIPModel:
+    """A CLIPModel of about a million parameters."""
+    torch.manual_seed(RECIPE.seed)
+    shared = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 256,
+        "num_attention_heads": 4,
+        "projection_dim": 64,
+    }
+    text = {
+        **shared,
+        "num_hidden_layers": 3,
+        "vocab_size": len(SPECIAL) + len(WORDS),
+        "max_position_embeddings": TOKENS,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    vision = {**shared, "num_hidden_layers": 4, "image_size": IMAGE_SIZE, "patch_size": 8}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
+
+
+def preprocessor() -> dict[str, object]:
+    """``preprocessor_config.json``: bicubic resize of the shorter side to 64, crop, normalise."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": IMAGE_SIZE},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [MEAN] * 3,
+        "image_std": [STD] * 3,
+        "do_convert_rgb": True,
+    }
+
+
+def tokens(captions: list[str]) -> dict[str, Tensor]:
+    """Token ids and mask of captions, (n, 16)."""
+    batch = build_tokenizer()(
+        captions,
+        padding="max_length",
+        max_length=TOKENS,
+        truncation=True,
+        return_tensors="pt",
+    )
+    return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+
+
+def losses(net: CLIPModel, step: int) -> dict[str, Tensor]:
+    """Symmetric contrastive loss; pictures that share a caption share their positives."""
+    images, scenes = pictures(step * RECIPE.batch, RECIPE.batch, IMAGE_SIZE)
+    captions = [scene.caption for scene in scenes]
+    pixels = (images + NOISE * torch.randn_like(images) - MEAN) / STD
+    batch = {name: value.to(device()) for name, value in tokens(captions).items()}
+    logits = net(pixel_values=pixels.to(device()), **batch).logits_per_image
+    same = torch.tensor(
+        [[a == b for b in captions] for a in captions], device=logits.device
+    ).float()
+    target = same / same.sum(1, keepdim=True)
+    return {
+        "image": F.cross_entropy(logits, target) / 2,
+        "text": F.cross_entropy(logits.T, target) / 2,
+    }
+
+
+def train() -> CLIPModel:
+    """Train or resume both phases; returns the averaged network.
+
+    The second phase tunes the picture side alone: the denoiser is built on the text states of the
+    first, which therefore must not move.
+    """
+    net = build().to(device())
+    for recipe, name in ((RECIPE, "clip"), (LOCKED, "clip-locked")):
+        run = Fit(net, recipe, work_folder() / name)
+
+        def shifted(step: int, first: int = recipe.seed * RECIPE.steps) -> dict[str, Tensor]:
+            return losses(net, first + step)
+
+        run.run(shifted)
+        run.use_average()
+        net.text_model.requires_grad_(False)
+    return net

@@ -1,0 +1,107 @@
+"""Shipped weights: half-precision safetensors in from_pretrained layout, each with a model card."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from crossframe.errors import Problem, UserError
+from crossframe.files import read_json, replacing_folder, write_json, write_text
+from crossframe.keys import file_sha256
+from crossframe.provenance import package_versions
+from miniature.clip import build_tokenizer, preprocessor
+from miniature.fit import Recipe, work_folder
+from miniature.judge import Judge
+from miniature.unet import SCHEDULE
+from miniature.world import VERSION
+
+WEIGHTS = Path(__file__).parent / "weights"
+ABOUT = {
+    "vae": "Autoencoder, 128 x 128 x 3 to 16 x 16 x 4",
+    "clip": (
+        "CLIP, 64 x 64 pictures and captions of up to 16 tokens; its text states condition the UNet"
+    ),
+    "judge": "Classifier of colour, shape and pattern, for acceptance only",
+    "unet": "Denoiser of latents under captions, epsilon prediction, single pictures only",
+    "controlnet-edges": "ControlNet for edge maps (white lines on black)",
+    "controlnet-depth": "ControlNet for inverse depth (1 = near)",
+}
+
+
+def load_judge() -> Judge:
+    """The shipped classifier.
+
+    Raises:
+        UserError: it has not been trained.
+    """
+    path = WEIGHTS / "judge" / "model.safetensors"
+    if not path.is_file():
+        fix = "run `crossframe miniature train judge`"
+        raise UserError(Problem(str(path), "the classifier has not been trained", fix=fix))
+    judge = Judge()
+    judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return judge.eval()
+
+
+def export(name: str, net: nn.Module, recipe: Recipe) -> Path:
+    """Write ``net`` as fp16 with its card to ``miniature/weights/<name>``; returns the folder."""
+    folder = WEIGHTS / name
+    with replacing_folder(folder) as tmp:
+        half: Any = copy.deepcopy(net)
+        half = half.to("cpu", torch.float16, memory_format=torch.contiguous_format)
+        if isinstance(net, Judge):
+            save_file(
+                {k: v.contiguous() for k, v in half.state_dict().items()},
+                tmp / "model.safetensors",
+            )
+        else:
+            half.save_pretrained(tmp)
+        if name == "clip":
+            build_tokenizer().save_pretrained(tmp)
+            write_json(tmp / "preprocessor_config.json", preprocessor())
+        _write_card(tmp, name, net, recipe)
+    if name == "unet":
+        scheduler = {"_class_name": "DDIMScheduler", **SCHEDULE}
+        write_json(WEIGHTS / "scheduler" / "scheduler_config.json", scheduler)
+    return folder
+
+
+def _write_card(folder: Path, name: str, net: nn.Module, recipe: Recipe) -> None:
+    weights = next(folder.glob("*.safetensors"))
+    losses = (work_folder() / name / "losses.csv").read_text().splitlines()[-1].split(",")
+    card = {
+        "about": ABOUT[name],
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "data": f"miniature world, version {VERSION}, training split, generated",
+        "recipe": asdict(recipe),
+        "training_seconds": float(losses[1]),
+        "final_losses": dict(part.split("=") for part in losses[2:]),
+        "sha256": file_sha256(weights),
+        "versions": package_versions(),
+        "licence": "Apache-2.0",
+    }
+    write_json(folder / "card.json", card)
+
+
+def write_acceptance(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put figures (network -> name -> value) into the cards and write the readable cards."""
+    for name, values in figures.items():
+        path = WEIGHTS / name / "card.json"
+        card = {**read_json(path), "acceptance": dict(values)}
+        write_json(path, card)
+        lines = [
+            f"# miniature {name}",
+            "",
+            f"{card['about']}. Figures are on held-out scenes.",
+            "",
+        ]
+        lines += [f"- {key}: {json.dumps(value)}" for key, value in card.items() if key != "about"]
+        write_text(path.with_name("README.md"), "\n".join(lines) + "\n")

@@ -1,0 +1,72 @@
+"""`crossframe miniature train`: train the networks, resumably, in the order of their needs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from diffusers.models import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPModel
+
+from crossframe.errors import Problem, UserError
+from miniature import clip, controlnet, judge, latents, unet, vae
+from miniature.export import WEIGHTS, export
+from miniature.fit import Recipe, device
+
+
+def _trained(kind: type[nn.Module], name: str) -> nn.Module:
+    """A network that this one builds on, from the shipped weights."""
+    folder = WEIGHTS / name
+    if not (folder / "config.json").is_file():
+        fix = f"run `crossframe miniature train {name}` first"
+        raise UserError(Problem(str(folder), f"{name} has not been trained", fix=fix))
+    net = kind.from_pretrained(folder, torch_dtype=torch.float32)  # type: ignore[attr-defined]
+    return net.to(device()).eval().requires_grad_(False)
+
+
+def _unet() -> UNet2DConditionModel:
+    pictures = latents.load(_trained(AutoencoderKL, "vae"))
+    return unet.train(pictures, _trained(CLIPModel, "clip"))
+
+
+def _controlnet(kind: str) -> Callable[[], ControlNetModel]:
+    def train() -> ControlNetModel:
+        pictures = latents.load(_trained(AutoencoderKL, "vae"))
+        base = _trained(UNet2DConditionModel, "unet")
+        return controlnet.train(kind, base, pictures, _trained(CLIPModel, "clip"))
+
+    return train
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Recipe]] = {
+    "vae": (vae.train, vae.RECIPE),
+    "clip": (clip.train, clip.RECIPE),
+    "judge": (judge.train, judge.RECIPE),
+    "unet": (_unet, unet.RECIPE),
+    "controlnet-edges": (_controlnet("edges"), controlnet.RECIPE),
+    "controlnet-depth": (_controlnet("depth"), controlnet.RECIPE),
+}
+
+
+def main(words: list[str]) -> int:
+    """Train the named networks, or all, and write them to ``miniature/weights``."""
+    parser = argparse.ArgumentParser(prog="crossframe miniature train", description=__doc__)
+    parser.add_argument("networks", nargs="*", help=f"of {', '.join(NETWORKS)}; default: all")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    options = parser.parse_args(words)
+    unknown = [name for name in options.networks if name not in NETWORKS]
+    if unknown:
+        raise UserError(
+            [
+                Problem("miniature train", f"no network {name!r}", ", ".join(NETWORKS))
+                for name in unknown
+            ]
+        )
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    for name in options.networks or NETWORKS:
+        train, recipe = NETWORKS[name]
+        print(export(name, train(), recipe))
+    return 0
