@@ -18,7 +18,10 @@ WHOLE_FROM = 0.85
 
 
 def build() -> AutoencoderKL:
-    """Four levels as in SD-1.5, narrow, started as an 8 x 8 average and its nearest inverse."""
+    """Four levels as in SD-1.5, narrow, started as an 8 x 8 average and its nearest inverse.
+
+    The two output norms still set gain and offset of every channel.
+    """
     torch.manual_seed(RECIPE.seed)
     net = AutoencoderKL(
         in_channels=3,
