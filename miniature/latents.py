@@ -32,7 +32,9 @@ def encode_shard(vae: AutoencoderKL, shard: int) -> None:
     path = shard_path(shard)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        save_file({"latents": (torch.cat(parts) * vae.config.scaling_factor).half()}, file)
+        save_file(
+            {"latents": (torch.cat(parts) * vae.config.scaling_factor).half().contiguous()}, file
+        )
 
 
 def encode(vae: AutoencoderKL, first: int = 0, step: int = 1) -> None:

@@ -12,7 +12,7 @@ from miniature.clip import WIDTH, tokens
 from miniature.fit import Fit, Recipe, device, work_folder
 from miniature.world import training_frames
 
-RECIPE = Recipe(steps=3200, batch=32, rate=1e-3, average=0.998)
+RECIPE = Recipe(steps=2400, batch=32, rate=1e-3, average=0.998)
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
