@@ -137,11 +137,13 @@ def _run_cells(
     outcome: Outcome,
 ) -> None:
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from ablations.cell import Bench, run_cell
 
     if threads is not None:
         torch.set_num_threads(threads)
+    disable_progress_bar()  # loading weights takes a moment; the run has a bar of its own
     bench = Bench(checked, parts)
     with _display(console, len(cells)) as show:
         for cell in cells:

@@ -5,6 +5,7 @@ Everywhere frames are numpy uint8 (f, h, w, 3), RGB, full range.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,7 +147,8 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
 
 def _check_file(path: Path) -> None:
     if not path.exists():
-        raise UserError(Problem(str(path), "no such file"))
+        what = "no file matches" if glob.has_magic(str(path)) else "no such file"
+        raise UserError(Problem(str(path), what))
     if path.is_dir():
         raise UserError(Problem(str(path), "is a folder", allowed="a video file"))
     if path.stat().st_size == 0:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossframe.errors import Problem, UserError
+from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.keys import array_sha256
 from crossframe.registry import Entry, Registry
 
@@ -131,9 +131,11 @@ def expand_refs(refs: Sequence[str], base: Path) -> list[str]:
 def load_clip(request: ClipRequest) -> Clip:
     """Return the requested clip; raises UserError when it does not exist or cannot be read."""
     source, name = split_ref(request.ref)
-    if source not in SOURCES and Path(request.ref).exists():
-        fix = f"write file:{request.ref}"
-        raise UserError(Problem(request.ref, "a path with a colon reads as SOURCE:NAME", fix=fix))
+    if source not in SOURCES:
+        is_path = Path(request.ref).exists()
+        fix = f"write file:{request.ref}" if is_path else did_you_mean(source, SOURCES.names())
+        what = f"reads as SOURCE:NAME, and there is no clip source {source!r}"
+        raise UserError(Problem(request.ref, what, ", ".join(SOURCES), fix))
     clip: Clip = SOURCES.load(source)(name, request)
     return clip
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crossframe.errors import Problem, UserError
+from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.keys import derive_seed
 from data_manifests.clips import Clip, ClipRequest, Truth
 
@@ -420,7 +420,7 @@ def load_world_clip(name: str, request: ClipRequest) -> Clip:
     """Clip ``<split>/<index>`` of the world, for example ``heldout/3``.
 
     Raises:
-        UserError: the name is not ``<split>/<index>``, or the clip asked for runs out of view.
+        UserError: the name is not ``<split>/<index>``.
     """
     split, _, number = name.partition("/")
     if split not in SPLITS or not number.isdigit():
@@ -428,7 +428,8 @@ def load_world_clip(name: str, request: ClipRequest) -> Clip:
             Problem(
                 request.ref,
                 f"no world clip is called {name!r}",
-                f"<split>/<index>, split one of {SPLITS}",
+                f"<split>/<index>, split one of {', '.join(SPLITS)}",
+                did_you_mean(split, SPLITS),
             )
         )
     scene = scene_of(split, int(number))
