@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from crossframe.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from methods.base import MethodConfig
+    from methods.options import MethodConfig
 
 METHODS = Registry(
     kind="method",
@@ -34,7 +34,7 @@ METHODS = Registry(
             target="methods.sentinels:source",
             summary="sentinel: the source frames as they are",
             extra={
-                "config": "methods.base:SentinelConfig",
+                "config": "methods.options:SentinelConfig",
                 "needs_backbone": False,
                 "source": "a reference row: what real footage scores",
                 "version": 1,
@@ -44,7 +44,7 @@ METHODS = Registry(
             target="methods.sentinels:frozen",
             summary="sentinel: the first source frame, repeated",
             extra={
-                "config": "methods.base:SentinelConfig",
+                "config": "methods.options:SentinelConfig",
                 "needs_backbone": False,
                 "source": "a reference row: a frozen video wins every consistency score",
                 "version": 1,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from crossframe.errors import Problem, UserError, did_you_mean
-from methods.base import Options
+from methods.options import Options
 from methods.weight_files import Part, identity_of_part, locate
 
 _REQUIRED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from methods.backbones import Backbone
-from methods.base import Progress, SampleRequest, SentinelConfig
+from methods.base import Progress, SampleRequest
+from methods.options import SentinelConfig
 
 
 def source(

@@ -13,23 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor
 
 from crossframe.errors import Problem, UserError
+from metrics.errors import MetricUnavailable
 
 if TYPE_CHECKING:
     from metrics.encoders import ImageTextEncoder
     from metrics.flow import FlowFields
 
 Made = TypeVar("Made")
-
-
-class MetricUnavailable(UserError):
-    """A metric that cannot be computed here, with the reason and the remedy; never replaced."""
-
-    def __init__(self, metric: str, reason: str, fix: str = "") -> None:
-        super().__init__(Problem(metric, reason, fix=fix))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        problem = self.problems[0]
-        return type(self), (problem.where, problem.what, problem.fix)
 
 
 @dataclass(frozen=True)

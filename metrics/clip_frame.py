@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
-from metrics.encoders import image_features, require_encoder
+from metrics.shared import image_features, require_encoder
 
 CONSECUTIVE, ALL_PAIRS = "clip_frame/consecutive", "clip_frame/all_pairs"
 

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metrics.accumulate import ClipMean
-from metrics.base import MetricInputs, MetricUnavailable, MetricValue, mean_of
-from metrics.encoders import image_features, require_encoder
+from metrics.base import MetricInputs, MetricValue, mean_of
+from metrics.errors import MetricUnavailable
+from metrics.shared import image_features, require_encoder
 
 NAME = "clip_text/cosine"
 

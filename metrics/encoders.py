@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
 from crossframe.errors import Problem, UserError
-from metrics.base import MetricInputs, MetricUnavailable
+from metrics.errors import MetricUnavailable
 
 HOW_TO_GET_CLIP = (
     "download one, for instance `hf download openai/clip-vit-large-patch14 --local-dir DIR`, and "
@@ -39,19 +39,6 @@ class ImageTextEncoder(Protocol):
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """M texts -> (m, d) float32 of unit length, on the CPU."""
-
-
-def image_features(metric: str, inputs: MetricInputs) -> Tensor:
-    """Return the (f, d) unit embeddings of the output, computed once per output."""
-    encoder = require_encoder(metric, inputs)
-    return inputs.memo.get("image_features", lambda: encoder.encode_images(inputs.frames))
-
-
-def require_encoder(metric: str, inputs: MetricInputs) -> ImageTextEncoder:
-    """Return the encoder. Raises MetricUnavailable when there is none."""
-    if inputs.encoder is None:
-        raise MetricUnavailable(metric, "needs a CLIP model, and none is given", HOW_TO_GET_CLIP)
-    return inputs.encoder
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossframe.errors import Problem, UserError
-from metrics.base import MetricInputs
 
 SMALLEST_SIDE = 16  # pixels; OpenCV's DIS refuses pictures much below this
 
@@ -125,13 +124,6 @@ def dis_forward(frames: np.ndarray) -> Tensor:
     dis = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM)
     flows = [dis.calc(one, two, None) for one, two in pairwise(grey)]
     return _channels_first(np.stack(flows))
-
-
-def source_flow(inputs: MetricInputs) -> FlowFields:
-    """Return the flow of the source: the given one, or DIS, estimated once per `inputs.memo`."""
-    if inputs.flow is not None:
-        return inputs.flow
-    return inputs.memo.get("source_flow", lambda: dis_flow(to_levels(inputs.source)))
 
 
 def to_levels(frames: Tensor) -> np.ndarray:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from metrics.accumulate import ClipMean
-from metrics.base import MetricInputs, MetricUnavailable, MetricValue, mean_of, require_pairs
-from metrics.flow import dis_forward, source_flow, to_levels
+from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
+from metrics.errors import MetricUnavailable
+from metrics.flow import dis_forward, to_levels
+from metrics.shared import source_flow
 
 NAME = "motion/ratio"
 STILL = 0.01  # pixels a frame, mean over the clip

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from metrics import METRICS
-from metrics.base import Memo, MetricInputs, MetricUnavailable, MetricValue, Unavailable
+from metrics.base import Memo, MetricInputs, MetricValue, Unavailable
 from metrics.encoders import ImageTextEncoder
+from metrics.errors import MetricUnavailable
 from metrics.flow import FlowFields
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from metrics.accumulate import ClipMean
-from metrics.base import MetricInputs, MetricUnavailable, MetricValue, mean_of, require_pairs
+from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
+from metrics.errors import MetricUnavailable
 from metrics.flow import FlowFields, warp_backward
-from metrics.flow import source_flow as flow_of_source
+from metrics.shared import source_flow as flow_of_source
 
 NAME = "warp/source_flow"
 LEAST_COVERAGE = 0.3

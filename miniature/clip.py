@@ -20,7 +20,7 @@ from miniature.fit import Fit, Recipe, device, work_folder
 from miniature.world import COLOURS, PATTERNS, SHAPES
 
 RECIPE = Recipe(steps=800, batch=128, rate=1.5e-3, decay=0.05, average=0.995)
-LOCKED = Recipe(steps=1000, batch=128, rate=1.5e-3, decay=0.05, average=0.995, seed=1)
+LOCKED = Recipe(steps=800, batch=128, rate=1.5e-3, decay=0.05, average=0.995, seed=1)
 """The second phase, with the text side frozen."""
 IMAGE_SIZE = 64
 TOKENS = 16

@@ -18,7 +18,7 @@ from miniature.fit import Fit, Recipe, device, work_folder
 from miniature.unet import Noising
 from miniature.world import Scene, depths, edges, render_frames, training_frames
 
-RECIPE = Recipe(steps=1200, batch=16, rate=1.5e-3, average=0.995, decay=0.0)
+RECIPE = Recipe(steps=900, batch=16, rate=1.5e-3, average=0.995, decay=0.0)
 EMBEDDING = (8, 16, 24, 32)
 """Channels of the condition's embedding: three halvings from pixels to latents, as for SD-1.5."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from crossframe.errors import UserError
 from methods import METHODS, method_config
 from methods.backbones import Backbone, encode_prompts
-from methods.base import SampleRequest, SentinelConfig
+from methods.base import SampleRequest
 from methods.controlvideo.config import ControlVideoConfig, Guidance, shared_fraction
 from methods.controlvideo.sampler import (
     branch_residuals,
@@ -28,6 +28,7 @@ from methods.controlvideo.sampler import (
 from methods.ddim import ddim_step, make_schedule
 from methods.guidance import guide, ramp_scales
 from methods.noise import frame_noise
+from methods.options import SentinelConfig
 from tests.tiny_backbone import SCHEDULER, SIZE, tiny_backbone, tiny_controlnet
 
 FRAMES = 3

@@ -29,6 +29,8 @@ TORCH_FREE = [
     "crossframe/*.py",
     "data_manifests/*.py",
     "methods/__init__.py",
+    "methods/base.py",
+    "methods/options.py",
     "methods/patterns.py",
     "methods/*config*.py",
     "methods/*/config.py",

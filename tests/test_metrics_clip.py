@@ -21,7 +21,7 @@ from crossframe.errors import UserError
 from crossframe.files import write_json
 from metrics import METRICS
 from metrics.accumulate import ClipMean
-from metrics.base import MetricInputs, MetricUnavailable, MetricValue, Unavailable, mean_of
+from metrics.base import MetricInputs, MetricValue, Unavailable, mean_of
 from metrics.clip_frame import (
     AllPairsFrameSimilarity,
     ConsecutiveFrameSimilarity,
@@ -32,6 +32,7 @@ from metrics.clip_frame import (
 )
 from metrics.clip_text import TextSimilarity, cosine, text_cosines
 from metrics.encoders import CLIPEncoder, Preprocess, projected
+from metrics.errors import MetricUnavailable
 from metrics.score import score
 
 SIZE, WIDE, PROJECTED, TOKENS = 32, 24, 16, 6

@@ -3,7 +3,8 @@ import pytest
 import torch
 from test_metrics_flow import constant_flow, golden, rolling
 
-from metrics.base import MetricInputs, MetricUnavailable
+from metrics.base import MetricInputs
+from metrics.errors import MetricUnavailable
 from metrics.flow import dis_flow, exact_flow
 from metrics.motion import MotionRatio, mean_length, motion_ratio, ratio
 from metrics.warp import SourceFlowWarpError, residual, source_flow, warp_error

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from crossframe.errors import UserError
-from methods.base import MethodConfig, Options
+from methods.options import MethodConfig, Options
 from methods.patterns import parse_pattern
 
 ControlKind = Literal["edges", "depth", "canny"]
