@@ -66,9 +66,9 @@ def held_out(count: int, sprites: int | None = None, distinct: bool = False) -> 
     return list(scenes.values())
 
 
-def check_vae(backbone: Backbone) -> Iterator[Figure]:
+def check_vae(backbone: Backbone, pictures: int = 64) -> Iterator[Figure]:
     """Mean over pictures of the PSNR of decode(encode(x)), dB."""
-    images = frames_of(held_out(64))
+    images = frames_of(held_out(pictures))
     rebuilt = decode_latents(backbone, encode_frames(backbone, images))
     error = (rebuilt - images).pow(2).mean((1, 2, 3))
     yield Figure("vae", "PSNR, dB", float((-10 * error.log10()).mean()), 28.0)

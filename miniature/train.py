@@ -45,8 +45,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Recipe]] = {
     "clip": (clip.train, clip.RECIPE),
     "judge": (judge.train, judge.RECIPE),
     "unet": (_unet, unet.RECIPE),
-    "controlnet-edges": (_controlnet("edges"), controlnet.RECIPE),
-    "controlnet-depth": (_controlnet("depth"), controlnet.RECIPE),
+    "controlnet-edges": (_controlnet("edges"), controlnet.RECIPES["edges"]),
+    "controlnet-depth": (_controlnet("depth"), controlnet.RECIPES["depth"]),
 }
 
 
