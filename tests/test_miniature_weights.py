@@ -50,7 +50,11 @@ def warp_error(backbone, clip, pattern):
     source = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).float() / 255
     maps = {"edges": control_map("edges", clip.frames, edges=clip.truth.edges)}
     config = ControlVideoConfig(
-        attention={"pattern": pattern}, controls=["edges"], strength=0.7, steps=8, guidance={"scale": 4.0}
+        attention={"pattern": pattern},
+        controls=["edges"],
+        strength=0.7,
+        steps=8,
+        guidance={"scale": 4.0},
     )
     request = SampleRequest(source, clip.edits["object"], controls=maps, seed=3)
     video = sample(backbone, request, config, lambda done, total: None)
