@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ablations.claims import claim_names
+from ablations.claims import parse_claim
 from ablations.grid import RESERVED, Row, axis_paths, drafts, explain, resolve
 from ablations.parts import Parts
 from ablations.spec import OPEN_MAPPINGS, Spec
@@ -199,9 +199,10 @@ class _Check:
         for index, claim in enumerate(spec.claims):
             path: NodePath = ("claims", index, "text")
             try:
-                named = claim_names(claim.text)
-            except ValueError as error:
-                yield self.document.problem(path, f"{claim.text!r} cannot be read", fix=str(error))
+                named = parse_claim(claim.text)
+            except UserError as error:
+                (problem,) = error.problems
+                yield self.document.problem(path, problem.what, problem.allowed)
                 continue
             for label in named.rows:
                 yield from self._one_of(label, labels, "row", path)

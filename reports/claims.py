@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
+from ablations.claims import Claim, Comparison, parse_claim
 from crossframe.errors import Problem, UserError, did_you_mean
 from reports.load import Run
 from reports.statistics import Difference, clip_means, paired_difference
@@ -17,27 +17,6 @@ Verdict = Literal["supported", "contradicted", "undecided"]
 
 MIN_CLIPS = 6
 """Below six clips even a unanimous sign has a two-sided probability above 5 % (2 / 2^5)."""
-
-CLAIM = re.compile(r"^\s*(?P<order>\S.*?)\s+on\s+(?P<metric>\S+)\s*$")
-RELATION = re.compile(r"\s+([<>])\s+")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """`left relation right` for the mean over clips."""
-
-    left: str
-    relation: Literal["<", ">"]
-    right: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A chain of comparisons on one metric; a chain holds when every adjacent pair does."""
-
-    text: str
-    metric: str
-    comparisons: tuple[Comparison, ...]
 
 
 @dataclass(frozen=True)
@@ -62,21 +41,6 @@ class Judgement:
     findings: tuple[Finding, ...]
 
 
-def parse_claim(text: str) -> Claim:
-    """Read `A < B on METRIC`, or a chain `A > B > C on METRIC`; A and B are row labels.
-
-    Raises UserError when the text does not read so.
-    """
-    match = CLAIM.match(text)
-    parts = RELATION.split(match["order"].strip()) if match else []
-    if match is None or len(parts) < 3 or not all(parts):
-        allowed = "ROW < ROW on METRIC, ROW > ROW on METRIC, or a chain of them"
-        raise UserError(Problem("claims", f"{text!r} does not read as a claim", allowed))
-    triples = zip(parts[0:-2:2], parts[1::2], parts[2::2], strict=True)
-    comparisons = tuple(Comparison(a, "<" if sign == "<" else ">", b) for a, sign, b in triples)
-    return Claim(text, match["metric"], comparisons)
-
-
 def judge_claims(run: Run) -> list[Judgement]:
     """Return a verdict for every claim of the spec, in its order."""
     return [_judge(run, entry) for entry in run.spec.get("claims", [])]
@@ -98,10 +62,9 @@ def _judge(run: Run, entry: Mapping[str, Any]) -> Judgement:
 
 def _require_names(run: Run, claim: Claim) -> None:
     labels = [row.label for row in run.rows]
-    named = dict.fromkeys(name for pair in claim.comparisons for name in (pair.left, pair.right))
     problems = [
         Problem("claims", f"no row {name!r}", ", ".join(labels), did_you_mean(name, labels))
-        for name in named
+        for name in claim.rows
         if name not in labels
     ]
     ids = [metric.id for metric in run.metrics]

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from reports_store import CONSISTENCY, INFOS, WARP, Shape, write_store
 
+from ablations.claims import parse_claim
 from crossframe.errors import UserError
-from reports.claims import Judgement, judge_claims, overall, parse_claim
+from reports.claims import Judgement, judge_claims, overall
 from reports.load import load_run
 
 EIGHT = Shape(clips=8, seeds=1, frames=2, side=8)

@@ -190,7 +190,7 @@ metrics: [brightness]
     [
         ("report.baseline=ful", "'ful' is not a row (allowed: source, individual, first, full)"),
         ("report.rows=attention.patern", "did you mean 'attention.pattern'?"),
-        ("claims.0.text=full better", "a claim reads `ROW < ROW on METRIC`"),
+        ("claims.0.text=full better", "does not read as a claim"),
         ("claims.0.text=full < best on psnr/mean_error", "'best' is not a row"),
         ("claims.0.text=full < first < best on psnr/mean_error", "'best' is not a row"),
         ("claims.0.text=full < first on warp", "'warp' is not a metric of this spec"),
