@@ -44,7 +44,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Recipe]] = {
     "vae": (vae.train, vae.RECIPE),
     "clip": (clip.train, clip.RECIPE),
     "judge": (judge.train, judge.RECIPE),
-    "unet": (_unet, unet.RECIPE),
+    "unet": (_unet, unet.RECIPES[-1]),
     "controlnet-edges": (_controlnet("edges"), controlnet.RECIPES["edges"]),
     "controlnet-depth": (_controlnet("depth"), controlnet.RECIPES["depth"]),
 }

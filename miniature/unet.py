@@ -12,7 +12,11 @@ from miniature.clip import WIDTH, tokens
 from miniature.fit import Fit, Recipe, device, work_folder
 from miniature.world import training_frames
 
-RECIPE = Recipe(steps=2400, batch=32, rate=1e-3, average=0.998)
+RECIPES = (
+    Recipe(steps=2400, batch=32, rate=1e-3, average=0.998),
+    Recipe(steps=8000, batch=16, rate=1e-3, average=0.999, seed=1),
+)
+"""One after the other: colours and patterns come in the first, shapes in the second."""
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -34,7 +38,7 @@ def build() -> UNet2DConditionModel:
 
     Residual branches and the output start at zero.
     """
-    torch.manual_seed(RECIPE.seed)
+    torch.manual_seed(RECIPES[0].seed)
     net = UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -115,16 +119,14 @@ def train(latents: Tensor, clip: CLIPModel) -> UNet2DConditionModel:
     ``latents`` (n, 4, 16, 16) are those of the training pictures 0 .. n, scaled.
     """
     noising = Noising(latents, clip)
-    run = Fit(
-        build().to(device(), memory_format=torch.channels_last),
-        RECIPE,
-        work_folder() / "unet",
-    )
+    net = build().to(device(), memory_format=torch.channels_last)
+    for phase, recipe in enumerate(RECIPES):
+        run = Fit(net, recipe, work_folder() / f"unet-{phase}")
 
-    def losses(step: int) -> dict[str, Tensor]:
-        _, noised, t, text, noise = noising.draw(RECIPE.batch)
-        return {"noise": noising.loss(run.net(noised, t, text).sample, noise, t)}
+        def losses(step: int, batch: int = recipe.batch) -> dict[str, Tensor]:
+            _, noised, t, text, noise = noising.draw(batch)
+            return {"noise": noising.loss(net(noised, t, text).sample, noise, t)}
 
-    run.run(losses)
-    run.use_average()
-    return run.net
+        run.run(losses)
+        run.use_average()
+    return net
