@@ -6,11 +6,12 @@ Exit codes: 0 all done, 1 some cells failed (the report is written still), 2 bad
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,8 +49,22 @@ class Tools:
     write_report: Callable[[Path], Path] = _write_report
 
 
+VERBS: Mapping[str, str] = {}
+"""Verbs in modules of their own, by name: `module:command`, imported when the verb is used."""
+
+
 class _Commands(click.Group):
-    """A group that tells user errors in plain lines, without a traceback."""
+    """A group that imports verbs late and tells user errors in plain lines, without a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *VERBS])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return super().get_command(ctx, name)
+        module, _, attribute = VERBS[name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         ctx.obj = ctx.obj or Tools()
@@ -264,8 +279,6 @@ def schema(tools: Tools) -> None:
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def miniature(words: tuple[str, ...]) -> None:
     """Check or train the shipped miniature networks: `crossframe miniature check`."""
-    import importlib
-
     verbs = {"check": "miniature.check", "train": "miniature.train"}
     if not words or words[0] not in verbs:
         shown = words[0] if words else ""
