@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,20 @@ from ablations.grid import Row
 from ablations.parts import Parts
 from ablations.spec import Spec
 from ablations.store import SCHEMA, Store
-from crossframe.errors import UserError, did_you_mean
+from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.keys import array_sha256, derive_seed, identity
 
-STATES = ("cached", "score", "run", "retry", "skipped")
-"""cached: done. score: sampled, metrics missing. retry: failed earlier. skipped: cannot be run."""
+STATES = ("cached", "score", "run", "retry", "failed", "skipped")
+"""cached: done. score: sampled, metrics missing. run: nothing is known of it yet.
+retry: failed earlier, and asked for again. failed: failed earlier, and left alone.
+skipped: cannot be run here, for the reason given.
+"""
+
+TO_RUN = ("score", "run", "retry")
+"""The states of cells that a run works on."""
+
+FAILURES = ("failed", "oom", "diverged")
+"""Recorded ends of a cell that are not tried again unasked; any other record is judged anew."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class Plan:
 
     seconds: estimate for what is to run, None when unknown.
     obstacle: why the backbone cannot be had here; the cells that need it are skipped then.
+    reasons: cell by cell, why it is skipped or how it failed earlier, or "".
     """
 
     checked: CheckedSpec
@@ -80,6 +90,7 @@ class Plan:
     states: tuple[str, ...]
     seconds: float | None
     obstacle: UserError | None = None
+    reasons: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Number of cells in each state, in the order of `STATES`."""
@@ -93,14 +104,44 @@ class Plan:
         ]
 
 
-def make_plan(checked: CheckedSpec, store: Store, parts: Parts) -> Plan:
-    """Load the clips, key every cell and compare with the store."""
+def make_plan(
+    checked: CheckedSpec, store: Store, parts: Parts, retry: Collection[str] = ()
+) -> Plan:
+    """Load the clips, key every cell and compare with the store.
+
+    retry: the failures to try again: `oom`, `diverged`, or `failed` for every kind.
+    Raises `UserError` for another word in `retry`.
+    """
+    _require_failures(retry)
     cards = [card(ref, checked.spec, parts) for ref in checked.clips]
     keys = _Keys(checked, parts)
     cells = list(_cells(checked, cards, keys))
-    states = [state_of(cell, store) for cell in cells]
-    waiting = [cell for cell, state in zip(cells, states, strict=True) if state in ("run", "retry")]
-    return Plan(checked, tuple(cells), tuple(states), estimate(waiting, store), keys.obstacle)
+    judged = [state_of(cell, store, retry) for cell in cells]
+    waiting = [
+        cell for cell, (state, _) in zip(cells, judged, strict=True) if state in ("run", "retry")
+    ]
+    return Plan(
+        checked,
+        tuple(cells),
+        tuple(state for state, _ in judged),
+        estimate(waiting, store),
+        keys.obstacle,
+        tuple(reason for _, reason in judged),
+    )
+
+
+def _require_failures(words: Collection[str]) -> None:
+    unknown = [word for word in words if word not in FAILURES]
+    if unknown:
+        raise UserError(
+            Problem(
+                f"--retry {word}",
+                "no such kind of failure",
+                ", ".join(FAILURES),
+                did_you_mean(word, FAILURES),
+            )
+            for word in unknown
+        )
 
 
 def clip_request(ref: str, spec: Spec) -> Any:
@@ -183,7 +224,12 @@ def needs_backbone(method: str, parts: Parts) -> bool:
 
 
 def _cells(checked: CheckedSpec, cards: Iterable[ClipCard], keys: _Keys) -> Iterable[Cell]:
-    """Yield cells clip by clip (flow, source features and controls are shared), sentinels first."""
+    """Yield cells in the order in which they run: by clip, row, prompt and seed.
+
+    A spec has one backbone, so its weights are loaded once in any order; what a runner would do
+    twice is the work on a clip (decoding, flow, control maps), so a clip is finished before the
+    next begins. Sentinels come first: they need no networks, and a broken clip shows at once.
+    """
     spec = checked.spec
     for clip in cards:
         prompts, problem = prompts_of(clip, spec)
@@ -221,16 +267,27 @@ def prompts_of(clip: ClipCard, spec: Spec) -> tuple[list[str], str]:
     return [""], f"{clip.id}: has no prompt of kind {spec.prompt!r}{allowed}. {hint}"
 
 
-def state_of(cell: Cell, store: Store) -> str:
-    """Compare one cell with the store."""
+def state_of(cell: Cell, store: Store, retry: Collection[str] = ()) -> tuple[str, str]:
+    """Compare one cell with the store: its state, and the reason when it is skipped or failed.
+
+    A failure belongs to the key and the metrics that were asked for then, so another setting and
+    another metric are tried. A record that an interruption or an obstacle left does not count.
+    """
     if cell.problem:
-        return "skipped"
+        return "skipped", cell.problem
     result = store.result(cell.key)
     if result is not None:
-        return "cached" if result.get("metric_keys") == dict(cell.metric_keys) else "score"
-    if store.failure(cell.key) is not None:
-        return "retry"
-    return "score" if store.sample(cell.key) is not None else "run"
+        return ("cached" if result.get("metric_keys") == dict(cell.metric_keys) else "score"), ""
+    failure = store.failure(cell.key)
+    if failure is not None and _sticks(failure, cell):
+        again = "failed" in retry or failure["status"] in retry
+        return ("retry" if again else "failed"), str(failure.get("reason", ""))
+    return ("score" if store.sample(cell.key) is not None else "run"), ""
+
+
+def _sticks(failure: Mapping[str, Any], cell: Cell) -> bool:
+    asked = failure.get("metric_keys")
+    return failure.get("status") in FAILURES and asked in (None, dict(cell.metric_keys))
 
 
 def estimate(cells: Iterable[Cell], store: Store) -> float | None:

@@ -31,8 +31,8 @@ def plan(tmp_path):
     path.write_text(SPEC, encoding="utf-8")
     store = Store(tmp_path / "run")
 
-    def make(*overrides):
-        return make_plan(load_spec(path, overrides, make.parts), store, make.parts)
+    def make(*overrides, retry=()):
+        return make_plan(load_spec(path, overrides, make.parts), store, make.parts, retry)
 
     make.store = store
     make.parts = fake_parts()
@@ -45,6 +45,10 @@ def write(store, cell, **fields):
     store.write_result(
         cell.key, {**record, "metric_keys": metric_keys, "cost": {"seconds": 2.0}, **fields}
     )
+
+
+def fail(store, cell, status, **fields):
+    store.write_failure(cell.key, {"schema": 1, "key": cell.key, "status": status, **fields})
 
 
 def test_cells_are_counted_clip_by_clip(plan):
@@ -82,11 +86,53 @@ def test_states(plan):
     cells = plan().cells
     write(plan.store, cells[0])
     write(plan.store, cells[1], metric_keys={})
-    plan.store.write_failure(cells[2].key, {"schema": 1, "key": cells[2].key})
+    fail(plan.store, cells[2], "oom", reason="out of memory")
     plan.store.write_sample(cells[3].key, {"schema": 1, "key": cells[3].key})
     again = plan()
-    assert again.states[:5] == ("cached", "score", "retry", "score", "run")
-    assert again.counts() == {"cached": 1, "score": 2, "run": 10, "retry": 1, "skipped": 0}
+    assert again.states[:5] == ("cached", "score", "failed", "score", "run")
+    assert again.reasons[:5] == ("", "", "out of memory", "", "")
+    assert again.counts() == {
+        "cached": 1,
+        "score": 2,
+        "run": 10,
+        "retry": 0,
+        "failed": 1,
+        "skipped": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "retry", "state"),
+    [
+        ("failed", (), "failed"),
+        ("oom", (), "failed"),
+        ("diverged", (), "failed"),
+        ("failed", ("failed",), "retry"),
+        ("oom", ("failed",), "retry"),
+        ("diverged", ("failed",), "retry"),
+        ("oom", ("oom",), "retry"),
+        ("oom", ("diverged",), "failed"),
+        ("failed", ("oom", "diverged"), "failed"),
+        ("interrupted", (), "run"),
+        ("skipped", (), "run"),
+    ],
+)
+def test_a_failure_is_left_alone_unless_asked_for(plan, status, retry, state):
+    fail(plan.store, plan().cells[1], status)
+    assert plan(retry=retry).states[1] == state
+
+
+def test_a_failure_does_not_stick_to_other_settings(plan):
+    cell = plan().cells[1]
+    fail(plan.store, cell, "failed", metric_keys=dict(cell.metric_keys))
+    assert plan().states[1] == "failed"
+    assert plan("metrics=[psnr/mean_error]").states[1] == "run"
+    assert "failed" not in plan("base.steps=9").states
+
+
+def test_an_unknown_failure_is_refused(plan):
+    with pytest.raises(UserError, match=r"--retry ooms: no such kind .* did you mean 'oom'"):
+        plan(retry=("ooms",))
 
 
 def test_time_is_unknown_without_precedent_and_the_median_with(plan):

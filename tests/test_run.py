@@ -153,7 +153,7 @@ def test_a_failing_cell_does_not_stop_the_others(lab):
     assert len(failures) == 4
     assert {f["reason"] for f in failures} == {"RuntimeError: the fake was told to fail"}
     assert "Traceback" in failures[0]["traceback"]
-    assert lab.plan("grid={fail: [true, false]}").counts()["retry"] == 4
+    assert lab.plan("grid={fail: [true, false]}").counts()["failed"] == 4
 
 
 def test_bad_clips_fail_alone(lab):
