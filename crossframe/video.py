@@ -47,7 +47,7 @@ def probe(path: str | Path) -> VideoInfo:
     with _opened(Path(path)) as (container, stream):
         first = next(container.decode(stream), None)
         if first is None:
-            raise UserError(_too_few(Path(path), 0, range(1)))
+            raise UserError(too_few(Path(path), 0, range(1)))
         height, width = _rgb(first).shape[:2]
         container.seek(0)
         count = sum(1 for packet in container.demux(stream) if packet.size)
@@ -76,10 +76,10 @@ def read_video(
         for index, frame in enumerate(container.decode(stream)):
             seen = index + 1
             if index in wanted:
-                picked.append(_fit(_rgb(frame), size))
+                picked.append(fit_square(_rgb(frame), size))
             if len(picked) == frames:
                 return np.stack(picked), rate / stride
-    raise UserError(_too_few(path, seen, wanted))
+    raise UserError(too_few(path, seen, wanted))
 
 
 def write_mp4(path: str | Path, frames: np.ndarray, fps: float) -> None:
@@ -201,8 +201,11 @@ def _rgb(frame: av.VideoFrame) -> np.ndarray:
     return np.rot90(rgb, round(frame.rotation / 90))
 
 
-def _fit(rgb: np.ndarray, size: int | None) -> np.ndarray:
-    """Crop (h, w, 3) to its central square and resize that to (size, size, 3)."""
+def fit_square(rgb: np.ndarray, size: int | None) -> np.ndarray:
+    """Return (h, w, 3) cropped to its central square and resized to (size, size, 3).
+
+    Area average when that shrinks it, bicubic when it grows; without `size` as it is.
+    """
     if size is None:
         return rgb
     height, width = rgb.shape[:2]
@@ -213,8 +216,8 @@ def _fit(rgb: np.ndarray, size: int | None) -> np.ndarray:
     return np.asarray(image.resize((size, size), method, (left, top, left + side, top + side)))
 
 
-def _too_few(path: Path, count: int, wanted: range) -> Problem:
-    """Tell how many frames a file has, and which number and stride would fit into them."""
+def too_few(path: Path, count: int, wanted: range) -> Problem:
+    """Return how many frames `path` has, and which number and stride would fit into them."""
     if count == 0:
         return Problem(str(path), "has a video stream without a single frame", fix=_AGAIN)
     asked = f"{len(wanted)} frames from frame {wanted.start} at stride {wanted.step}"
