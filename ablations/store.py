@@ -1,11 +1,15 @@
 """The run folder: one folder per cell, `result.json` written last, an append-only journal.
 
     <out>/spec.json  plan.json  journal.jsonl
-    <out>/cells/<key[:16]>/frames/0000.png ...  video.mp4  sample.json  result.json | failed.json
+    <out>/cells/<key[:16]>/frames/0000.png ...  video.mp4  sample.json  result.json
+                           or failed.json  log.txt
     <out>/clips/<slug>/frames/0000.png ...  video.mp4  clip.json
+    <out>/claims/<key[:16]>.<n>   who is at which cell (see `ablations.leases`)
+    <out>/stages/<stage>/...      what cells share (see `ablations.stages`)
 
-`sample.json` says that the frames are whole, `result.json` that they are scored too. All files are
-replaced atomically, so a killed run leaves whole files or none. Torch-free.
+`sample.json` says that the frames are whole and carries their sha256, `result.json` that they are
+scored too. All files are replaced atomically, so a killed run leaves whole files or none.
+Torch-free.
 """
 
 from __future__ import annotations
@@ -14,17 +18,35 @@ import fcntl
 import json
 import re
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ablations.leases import Lease, acquire
 from crossframe.errors import Problem, UserError
-from crossframe.files import append_line, read_json, write_json
+from crossframe.files import (
+    append_line,
+    read_json,
+    safe_join,
+    size_of,
+    sweep,
+    write_json,
+    write_text,
+)
+from crossframe.keys import array_sha256
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEMA = 1
 KEY_DIGITS = 16
+STATUSES = ("done", "skipped", "failed", "oom", "diverged", "interrupted")
+"""What can become of a cell. skipped: cannot be run here, by its problem. oom: out of memory.
+diverged: NaN or infinite. interrupted: a kill or Ctrl-C took it, it is simply run again."""
+FAILURES = STATUSES[1:]
 
 
 class Store:
@@ -34,12 +56,36 @@ class Store:
         self.root = root
 
     def cell_folder(self, key: str) -> Path:
-        """Folder of the cell with this key."""
-        return self.root / "cells" / key[:KEY_DIGITS]
+        """Folder of the cell with this key; raises UserError when a link stands in its place."""
+        return self._inside("cells", key[:KEY_DIGITS])
 
     def clip_folder(self, clip_id: str) -> Path:
         """Folder of a clip; the name is made of the id's letters and digits."""
-        return self.root / "clips" / clip_slug(clip_id)
+        return self._inside("clips", clip_slug(clip_id))
+
+    @property
+    def stage_folder(self) -> Path:
+        """Root of the stage cache of this folder."""
+        return self._inside("stages")
+
+    @property
+    def claim_folder(self) -> Path:
+        """Folder of the claims on cells."""
+        return self._inside("claims")
+
+    def _inside(self, *parts: str) -> Path:
+        """A path in the run folder that no link leads elsewhere; raises UserError otherwise."""
+        path = self.root.joinpath(*parts)
+        if safe_join(self.root, *parts) != self.root.resolve().joinpath(*parts):
+            what = "is, or lies behind, a symbolic link"
+            raise UserError(Problem(str(path), what, "folders of its own", "Remove the link"))
+        return path
+
+    def cells(self) -> Iterator[Path]:
+        """Yield the folders of all cells that are there, done or not; links are left out."""
+        for path in sorted(self.root.glob("cells/*/")):
+            if not path.is_symlink():
+                yield path
 
     def result(self, key: str) -> dict[str, Any] | None:
         """Finished record of a cell, or None when there is none that can be trusted."""
@@ -61,19 +107,54 @@ class Store:
         trusted = isinstance(record, dict) and record.get("key") == key
         return record if trusted and record.get("schema") == SCHEMA else None
 
+    def whole_frames(self, key: str) -> np.ndarray | None:
+        """Stored frames of a cell, uint8 (f, h, w, 3), if they are those that were written.
+
+        None when a frame is missing, truncated or altered, by the sha256 in `sample.json`.
+        """
+        from crossframe.video import read_frames
+
+        sha = (self.sample(key) or {}).get("frames_sha256")
+        if sha is None:
+            return None
+        try:
+            frames = read_frames(self.cell_folder(key) / "frames")
+        except (UserError, OSError, SyntaxError, ValueError, EOFError, zlib.error):
+            return None  # what Pillow raises for damaged files, by its kind of damage
+        return frames if array_sha256(frames) == sha else None
+
+    def claim(self, key: str) -> Lease | None:
+        """Claim a cell for this process, or return None when a living runner is at it.
+
+        Look for the result again after winning: the last owner may have written it meanwhile.
+        """
+        return acquire(self.claim_folder, key[:KEY_DIGITS])
+
     def write_result(self, key: str, record: Mapping[str, Any]) -> None:
         """Write the finished record, and forget earlier failures."""
-        write_json(self.cell_folder(key) / "result.json", record)
-        (self.cell_folder(key) / "failed.json").unlink(missing_ok=True)
+        folder = self.cell_folder(key)
+        write_json(folder / "result.json", record)
+        for name in ("failed.json", "log.txt"):
+            (folder / name).unlink(missing_ok=True)
 
     def write_sample(self, key: str, record: Mapping[str, Any]) -> None:
-        """Declare the frames of a cell whole."""
+        """Declare the frames of a cell whole; `frames_sha256` is what `whole_frames` compares."""
         write_json(self.cell_folder(key) / "sample.json", record)
 
-    def write_failure(self, key: str, record: Mapping[str, Any]) -> None:
-        """Record why a cell failed; a result of an earlier definition of it is removed."""
-        write_json(self.cell_folder(key) / "failed.json", record)
-        (self.cell_folder(key) / "result.json").unlink(missing_ok=True)
+    def write_failure(self, key: str, record: Mapping[str, Any], log: str = "") -> None:
+        """Record why a cell failed: `status` (one of `FAILURES`), `reason`, and a log beside it.
+
+        The record gets the path of the log, relative to the run folder, as `log`. A result that
+        is there stays, and `result` goes on returning it. Raises ValueError for another status.
+        """
+        if record.get("status") not in FAILURES:
+            allowed = ", ".join(FAILURES)
+            raise ValueError(f"{record.get('status')!r} is no failure (allowed: {allowed})")
+        path = self.cell_folder(key) / "log.txt"
+        if log:
+            write_text(path, log)
+            record = {**record, "log": path.relative_to(self.root).as_posix()}
+        write_json(path.with_name("failed.json"), record)
 
     def forget(self, key: str) -> None:
         """Remove whatever an interrupted run left of a cell."""
@@ -92,16 +173,48 @@ class Store:
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
         append_line(self.root / "journal.jsonl", json.dumps({**record, **details}))
 
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield the events of the journal; a line that a crash left torn is passed over."""
+        try:
+            lines = (self.root / "journal.jsonl").read_bytes().splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                yield event
+
     def seconds(self) -> Iterator[tuple[str, str, float]]:
         """Yield (method, row label, seconds with scoring) of every finished cell in the folder."""
-        for path in sorted(self.root.glob("cells/*/result.json")):
+        for _, record in self._finished():
             try:
-                record = read_json(path)
                 cost = record["cost"]
                 seconds = float(cost["seconds"]) + float(cost.get("scoring_seconds", 0))
                 yield record["method"], record["row"], seconds
-            except (UserError, KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError):
                 continue
+
+    def disk(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (method, row label, bytes on disk) of every finished cell in the folder."""
+        for folder, record in self._finished():
+            if "method" in record and "row" in record:
+                yield record["method"], record["row"], size_of(folder)
+
+    def _finished(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        for folder in self.cells():
+            try:
+                record = read_json(folder / "result.json")
+            except UserError:
+                continue
+            if isinstance(record, dict):
+                yield folder, record
+
+    def sweep(self) -> list[Path]:
+        """Remove what killed writers left half-written, never what a living one is at."""
+        return sweep(self.root)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -118,17 +231,8 @@ class Store:
                         fix="wait for it, or give another --out",
                     )
                 ) from None
-            self._sweep()
+            self.sweep()
             yield
-
-    def _sweep(self) -> None:
-        """Remove temporary files and folders of killed runs."""
-        for pattern in (".*.tmp*", "*/*/.*.tmp*"):
-            for path in self.root.glob(pattern):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
 
 
 def clip_slug(clip_id: str) -> str:

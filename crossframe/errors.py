@@ -48,6 +48,10 @@ class UserError(Exception):
         return "\n".join(str(problem) for problem in self.problems)
 
 
+class Diverged(UserError):
+    """A result that is NaN or infinite."""
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return `did you mean 'x'?` for the closest of `names` (case is ignored), or ""."""
     by_lower = {candidate.lower(): candidate for candidate in names}

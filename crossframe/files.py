@@ -1,10 +1,16 @@
-"""Files that are either whole or absent: written beside their place, synced, then renamed."""
+"""Files that are either whole or absent: written beside their place, synced, then renamed.
+
+The name of a temporary file says who writes it (host, process, its start), so that what a killed
+writer left behind can be told from what a living one is at: see `leftovers` and `sweep`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +19,15 @@ from typing import Any
 
 from crossframe.errors import Problem, UserError
 from crossframe.keys import plain
+from crossframe.processes import alive, host, started
+
+# Writers on other hosts cannot be asked; what they left for a day is taken as left for good.
+LEFT_SECONDS = 86_400.0
+# Characters of a name that its temporary sibling keeps; file systems allow 255 bytes in all.
+KEPT_CHARACTERS = 24
+TEMPORARY = re.compile(
+    r"\.(?P<host>[A-Za-z0-9_-]+)\.(?P<pid>\d+)\.(?P<start>\d*)\.[0-9a-f]{12}\.tmp(\.[^.]*)?$"
+)
 
 
 @contextmanager
@@ -24,8 +39,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     If the block raises, `path` is as before and the temporary file is gone.
     """
     target = Path(path).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(target)
+    make_folder(target.parent)
+    temporary = beside(target)
     try:
         yield temporary
         _sync(temporary)
@@ -42,21 +57,30 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     A reader sees the old folder, no folder for an instant, or the new one: never half of one.
     """
     target = Path(path).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = _beside(target), _beside(target)
+    make_folder(target.parent)
+    temporary, old = beside(target), beside(target)
     temporary.mkdir()
     try:
         yield temporary
-        for item in temporary.iterdir():
-            _sync(item)
-        _sync(temporary)
-        if target.exists():
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        if os.path.lexists(target):
             os.replace(target, old)
         os.replace(temporary, target)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(temporary)
+        remove(old)
     _sync(target.parent)
+
+
+def make_folder(path: str | Path) -> None:
+    """Create a folder with its parents, and sync the places where new ones appeared."""
+    missing = [folder for folder in (Path(path), *Path(path).parents) if not folder.exists()]
+    Path(path).mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _sync(folder.parent)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -79,7 +103,7 @@ def write_json(path: str | Path, obj: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Return the JSON data in `path`; raises UserError when it is missing or not JSON."""
+    """Return the JSON data in `path`; raises UserError when it cannot be had."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -89,6 +113,9 @@ def read_json(path: str | Path) -> Any:
         raise UserError(Problem(where, f"not valid JSON: {error.msg}")) from None
     except UnicodeDecodeError as error:
         raise UserError(Problem(str(path), f"not UTF-8 text (byte {error.start})")) from None
+    except (OSError, ValueError, RecursionError) as error:
+        what = getattr(error, "strerror", None) or str(error)
+        raise UserError(Problem(str(path), f"cannot be read: {what}")) from None
 
 
 def append_line(path: str | Path, text: str) -> None:
@@ -100,7 +127,7 @@ def append_line(path: str | Path, text: str) -> None:
     if "\n" in text or "\r" in text:
         raise ValueError("append_line takes one line, without a line break")
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     handle = os.open(target, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(handle).st_size
@@ -127,9 +154,58 @@ def safe_join(base: str | Path, *parts: str) -> Path:
     return joined
 
 
-def _beside(target: Path) -> Path:
-    """Return a fresh hidden name in the folder of `target`, with the same suffix."""
-    return target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}.tmp{target.suffix}")
+def beside(target: Path) -> Path:
+    """Return a fresh hidden name in the folder of `target`, with its suffix and with our name."""
+    pid = os.getpid()
+    owner = f"{host()}.{pid}.{started(pid) or ''}.{uuid.uuid4().hex[:12]}"
+    return target.with_name(f".{target.stem[:KEPT_CHARACTERS]}.{owner}.tmp{target.suffix}")
+
+
+def leftovers(folder: str | Path) -> Iterator[Path]:
+    """Yield the temporary files and folders under `folder` that no living writer is at.
+
+    The writer is dead (on this host), or cannot be asked and has not touched them for a day.
+    Links are not followed.
+    """
+    for place, folders, names in os.walk(folder):
+        hidden = [name for name in (*folders, *names) if name.startswith(".") and ".tmp" in name]
+        folders[:] = [name for name in folders if name not in hidden]
+        yield from (Path(place, name) for name in sorted(hidden) if _abandoned(Path(place, name)))
+
+
+def sweep(folder: str | Path) -> list[Path]:
+    """Remove the `leftovers` under `folder` and return their paths."""
+    found = list(leftovers(folder))
+    for path in found:
+        remove(path)
+    return found
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there; links are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files under a folder; links count as nothing."""
+    if path.is_symlink() or not path.exists():
+        return 0
+    if path.is_file():
+        return path.stat().st_size
+    return sum(size_of(item) for item in path.iterdir())
+
+
+def _abandoned(path: Path) -> bool:
+    owner = TEMPORARY.search(path.name)
+    if owner and owner["host"] == host():
+        return not alive(int(owner["pid"]), owner["start"])
+    try:
+        return time.time() - path.lstat().st_mtime > LEFT_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _sync(path: Path) -> None:

@@ -12,7 +12,7 @@ import click
 from crossframe.cli import main
 
 ROOT = Path(__file__).parent.parent
-FOUNDATION = {"errors", "files", "keys", "provenance", "registry", "video"}
+FOUNDATION = {"cache", "errors", "files", "keys", "processes", "provenance", "registry", "video"}
 # package -> the packages it may import, besides itself and the foundation
 LAYERS = {
     "crossframe": set(),
@@ -36,15 +36,20 @@ TORCH_FREE = [
     "methods/*/config.py",
     "metrics/__init__.py",
     "ablations/__init__.py",
+    "ablations/cards.py",
+    "ablations/cellkeys.py",
     "ablations/check.py",
     "ablations/claims.py",
+    "ablations/estimate.py",
     "ablations/grid.py",
+    "ablations/leases.py",
     "ablations/listing.py",
     "ablations/parts.py",
     "ablations/plan.py",
     "ablations/shipped.py",
     "ablations/spec.py",
     "ablations/specfile.py",
+    "ablations/stages.py",
     "ablations/store.py",
     "reports/*.py",
 ]
