@@ -28,11 +28,12 @@ class Parts:
     encoder_folder: (the spec's `encoder`, backbone configuration) -> folder of the metrics' CLIP.
     encoder_identity: that folder -> what enters the keys of scores.
     expand_refs, clip_id, load_clip: as in `data_manifests.clips`.
+    clip_fingerprint: as `data_manifests.fingerprints.fingerprint`; without it every clip is read.
 
     With torch:
     load_backbone: backbone configuration -> the resident networks.
     load_encoder: folder -> an image and text encoder; `UserError` when there are no weights.
-    flow: clip -> flow of its frames, exact or estimated.
+    flow: (clip, shared as in `methods.base`) -> flow of its frames, exact or estimated.
     control: (kind, clip) -> control maps, (f, 3, h, w) float32 in [0, 1].
     """
 
@@ -49,5 +50,6 @@ class Parts:
     load_clip: Callable[[Any], Any]
     load_backbone: Callable[[Any], Any]
     load_encoder: Callable[[str], Any]
-    flow: Callable[[Any], Any]
+    flow: Callable[[Any, Any], Any]
     control: Callable[[str, Any], Any]
+    clip_fingerprint: Callable[[Any], str | None] = lambda request: None

@@ -8,6 +8,7 @@ from typing import Any
 from ablations.parts import Parts
 from crossframe.errors import Problem, UserError
 from data_manifests.clips import SOURCES, clip_id, expand_refs, load_clip
+from data_manifests.fingerprints import fingerprint
 from methods import METHODS, method_config
 from methods.backbone_config import (
     BackboneConfig,
@@ -40,6 +41,7 @@ def shipped_parts() -> Parts:
         load_encoder=_load_encoder,
         flow=_flow,
         control=_control,
+        clip_fingerprint=fingerprint,
     )
 
 
@@ -81,15 +83,23 @@ def _load_encoder(folder: str) -> Any:
     return CLIPEncoder.from_folder(found)
 
 
-def _flow(clip: Any) -> Any:
-    from metrics.flow import dis_flow, exact_flow
+def _flow(clip: Any, shared: Any) -> Any:
+    from metrics.flow import FlowFields, dis_flow, exact_flow
 
     if clip.truth is None:
-        return dis_flow(clip.frames)
+        parts = ["dis", clip.sha256]
+        return FlowFields(
+            **shared("flow", parts, lambda: _arrays(dis_flow(clip.frames))), source="dis"
+        )
     truth = clip.truth
     return exact_flow(
         truth.flow_forward, truth.flow_backward, truth.occluded_forward, truth.occluded_backward
     )
+
+
+def _arrays(fields: Any) -> dict[str, Any]:
+    """The tensors of a dataclass, by name."""
+    return {name: value for name, value in vars(fields).items() if hasattr(value, "numpy")}
 
 
 def _control(kind: str, clip: Any) -> Any:

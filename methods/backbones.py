@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from crossframe.errors import Problem, UserError
 from crossframe.files import read_json
-from methods.backbone_config import BackboneConfig, locate_all
+from methods.backbone_config import BackboneConfig, locate_all, weights_identity
+from methods.base import Shared
 from methods.weight_files import Part, weight_files
 
 # Controls a ControlNet can take, most fitting first: all edge maps here are Canny-like, and "*" is
@@ -41,6 +42,7 @@ class Backbone:
     device, dtype: where and in what arithmetic the networks run.
     size: side in pixels of the images they were trained on.
     chunk: images that pass through the autoencoder at once.
+    identity: sha256 by `role/file`, as `weights_identity` gives; empty for one made by hand.
     """
 
     unet: Any
@@ -54,6 +56,7 @@ class Backbone:
     size: int = 512
     text_mask: bool = False
     chunk: int = 8
+    identity: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def factor(self) -> int:
@@ -104,6 +107,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         size=unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
         text_mask=hasattr(text, "text_model"),
         chunk=config.chunk,
+        identity=weights_identity(config),
     )
 
 
@@ -135,6 +139,23 @@ def encode_prompts(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
     mask = tokens["attention_mask"].to(backbone.device) if backbone.text_mask else None
     ids = tokens["input_ids"].to(backbone.device)
     return backbone.text_encoder(ids, attention_mask=mask).last_hidden_state.to(backbone.dtype)
+
+
+def text_states(backbone: Backbone, prompts: Sequence[str], shared: Shared) -> Tensor:
+    """Return what `encode_prompts` does, shared with all samples that have the same prompts.
+
+    A backbone made by hand has no identity to share by: its prompts are encoded every time.
+    """
+    if not backbone.identity:
+        return encode_prompts(backbone, prompts)
+    files = {
+        name: sha256
+        for name, sha256 in backbone.identity.items()
+        if name.startswith(("text_encoder", "tokenizer"))
+    }
+    parts = [files, str(backbone.dtype), backbone.device.type, list(prompts)]
+    made = shared("text", parts, lambda: {"states": encode_prompts(backbone, prompts).float()})
+    return made["states"].to(backbone.device, backbone.dtype)
 
 
 def encode_frames(backbone: Backbone, frames: Tensor) -> Tensor:

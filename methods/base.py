@@ -16,6 +16,21 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
+Shared = Callable[
+    [str, Any, Callable[[], Mapping[str, "Tensor"]]],
+    Mapping[str, "Tensor"],
+]
+"""(stage, parts, make) -> tensors: what `make` returns, or what it returned for equal `parts`.
+
+stage: `text`, `inversion`, `tuning`, ... parts: everything that the tensors depend on, as plain
+data. Tensors are float32, float16, integers or bool, and come back on the CPU.
+"""
+
+
+def alone(stage: str, parts: Any, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """Share nothing: the `Shared` of a sample made by itself."""
+    return make()
+
 
 @dataclass(frozen=True)
 class SampleRequest:
@@ -26,6 +41,7 @@ class SampleRequest:
     negative_prompt: what it shall not show; "" means the negative prompt of the configuration.
     controls: control maps by kind (`edges`, `depth`, `canny`), each (f, 3, h, w) in [0, 1].
     seed: 0 <= seed < 2**63; all randomness of the sample comes from it.
+    shared: gives work that samples have in common; it changes no result.
     """
 
     frames: Tensor
@@ -33,6 +49,7 @@ class SampleRequest:
     negative_prompt: str = ""
     controls: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
+    shared: Shared = alone
 
 
 # (backbone, request, config, progress(done, total)) -> frames (f, 3, h, w) float32 in [0, 1].

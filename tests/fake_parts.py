@@ -141,7 +141,7 @@ def fake_parts() -> Parts:
         load_clip=load_clip,
         load_backbone=lambda config: "networks",
         load_encoder=no_encoder,
-        flow=lambda clip: None,
+        flow=lambda clip, shared: None,
         control=lambda kind, clip: None,
     )
 

@@ -12,7 +12,7 @@ import torch
 
 from ablations.check import load_spec
 from ablations.shipped import shipped_parts
-from crossframe.cli import find_spec
+from crossframe.verbs.common import find_spec
 from data_manifests.footage import read_sidecar
 from methods.base import SampleRequest
 from metrics import METRICS

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from crossframe.errors import Problem, UserError
-from methods.backbones import Backbone, decode_latents, encode_frames, encode_prompts
+from methods.backbones import Backbone, decode_latents, encode_frames, text_states
 from methods.base import Progress, SampleRequest
 from methods.controlvideo.config import Attention, ControlVideoConfig, Guidance, shared_fraction
 from methods.ddim import EditX0, Schedule, add_noise, ddim_step, make_schedule
@@ -163,7 +163,7 @@ def prepared(
         request.negative_prompt or config.negative_prompt,
         request.prompt + config.prompt_suffix,
     ]
-    text = encode_prompts(backbone, prompts)
+    text = text_states(backbone, prompts, request.shared)
     wanted = {kind: backbone.controlnet_for(kind) for kind in config.controls}
     conditions = {
         kind: embed_condition(backbone.controlnets[name], request.controls[kind])

@@ -1,0 +1,102 @@
+"""What a run and an engine say to each other.
+
+An engine is told the `Order` once, then given cells; it answers with events as they happen. All
+that is computed lies in the store: an engine that loses a message loses no result. Torch-free.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ablations.parts import Parts
+from ablations.plan import Cell
+from ablations.spec import Spec
+
+
+@dataclass(frozen=True)
+class Order:
+    """What every worker of a run has to know; it is sent to other processes.
+
+    parts: a function at the top level of a module. backbone: the parsed configuration. root: the
+    run folder, absolute. threads: CPU threads of a worker, None = torch's choice. began: seconds
+    since the epoch; failures recorded later than this are of this run or of one beside it.
+    """
+
+    spec: Spec
+    backbone: Any
+    root: Path
+    parts: Callable[[], Parts]
+    threads: int | None = None
+    began: float = 0.0
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the user asks of an engine.
+
+    jobs: cells computed at once. threads: see `Order`. address: of a cluster to join, None = start
+    what is needed. extra: settings of one engine, `{"partition": "gpu"}`.
+    """
+
+    jobs: int = 1
+    threads: int | None = None
+    address: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker began a cell."""
+
+    key: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A cell is `step` of `steps` further."""
+
+    key: str
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A worker is through with a cell.
+
+    status: one of the store's, or `cached` (it was there already), `busy` (another runner is at
+    it). lost: the worker is gone, so nobody has recorded the failure yet.
+    """
+
+    key: str
+    status: str
+    reason: str = ""
+    log: str = ""
+    lost: bool = False
+
+
+Event = Started | Progressed | Ended
+
+
+class Engine(ABC):
+    """Computes cells somewhere. `stop` may be called at any time, also after an interrupt."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def start(self, order: Order) -> None:
+        """Get ready; raises UserError when the engine cannot be had."""
+
+    @abstractmethod
+    def run(self, cells: Sequence[Cell]) -> Iterator[Event]:
+        """Compute cells, first ones first; every cell ends with exactly one `Ended`."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Let workers go at once; what they were doing is abandoned."""

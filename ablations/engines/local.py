@@ -1,0 +1,188 @@
+"""The engine of one machine: a process per slot, in which networks stay loaded.
+
+A slot that dies takes only its cell with it and is started again, as is one that ran out of memory.
+With GPUs each slot sees one. A slot ends as soon as the run that owns it is gone. Torch-free: the
+run itself never loads torch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from ablations.engines.base import Ended, Engine, EngineOptions, Event, Order, Progressed, Started
+from ablations.failures import explain_exit
+from ablations.plan import Cell
+
+GRACE = 5.0
+"""Seconds that a slot has to end before it is killed."""
+
+
+@dataclass
+class Slot:
+    """One worker process and what it is at."""
+
+    process: BaseProcess
+    commands: Connection
+    lifeline: Connection
+    environment: Mapping[str, str]
+    cell: Cell | None = None
+
+
+class LocalEngine(Engine):
+    """`jobs` processes on this machine."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        super().__init__(options)
+        self.slots: list[Slot] = []
+
+    def start(self, order: Order) -> None:
+        """Start the slots; they load torch while the first cells are handed out."""
+        self.order = order
+        pins = environments(self.options.jobs, visible_gpus())
+        self.slots = [launch(order, pin) for pin in pins]
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[Event]:
+        """Keep every slot busy until all cells have ended."""
+        waiting = deque(cells)
+        while waiting or any(slot.cell for slot in self.slots):
+            for slot in self.slots:
+                if slot.cell is None and waiting:
+                    yield from self._hand_out(slot, waiting)
+            yield from self._listen()
+
+    def _hand_out(self, slot: Slot, waiting: deque[Cell]) -> Iterator[Event]:
+        if not slot.process.is_alive():
+            self._renew(slot)
+        slot.cell = waiting.popleft()
+        try:
+            slot.commands.send(slot.cell)
+        except OSError:  # it died just now: `_listen` tells
+            return
+        yield Started(slot.cell.key, f"process {slot.process.pid}")
+
+    def _listen(self) -> Iterator[Event]:
+        busy = {
+            item: slot
+            for slot in self.slots
+            if slot.cell
+            for item in (slot.commands, slot.process.sentinel)
+        }
+        for slot in {id(busy[item]): busy[item] for item in wait(list(busy))}.values():
+            yield from self._hear(slot)
+
+    def _hear(self, slot: Slot) -> Iterator[Event]:
+        """Pass on what a slot says; its death is heard when it has nothing more to say."""
+        assert slot.cell is not None
+        try:
+            while slot.commands.poll():
+                event: Event = slot.commands.recv()
+                yield event
+                if isinstance(event, Ended):
+                    slot.cell = None
+                    if event.status == "oom":
+                        self._renew(slot)
+                    return
+        except (EOFError, OSError):
+            slot.process.join(GRACE)
+        if not slot.process.is_alive():
+            key, slot.cell = slot.cell.key, None
+            status, reason = explain_exit(slot.process.exitcode)
+            yield Ended(key, status, reason, lost=True)
+            self._renew(slot)
+
+    def _renew(self, slot: Slot) -> None:
+        end([slot])
+        self.slots[self.slots.index(slot)] = launch(self.order, slot.environment)
+
+    def stop(self) -> None:
+        """End all slots at once."""
+        end(self.slots)
+        self.slots = []
+
+
+def launch(order: Order, environment: Mapping[str, str]) -> Slot:
+    """Start a slot's process."""
+    context = multiprocessing.get_context("spawn")
+    commands, far_commands = context.Pipe()
+    far_lifeline, lifeline = context.Pipe(duplex=False)
+    process = context.Process(
+        target=serve, args=(order, dict(environment), far_commands, far_lifeline), daemon=True
+    )
+    process.start()
+    far_commands.close()
+    far_lifeline.close()
+    return Slot(process, commands, lifeline, environment)
+
+
+def serve(
+    order: Order, environment: Mapping[str, str], commands: Connection, lifeline: Connection
+) -> None:
+    """The life of a slot: compute what comes down the pipe until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run decides what an interrupt means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    os.environ.update(environment)
+    worker: Any = None
+    while True:
+        try:
+            cell: Cell = commands.recv()
+        except EOFError:
+            return
+        if worker is None:
+            from ablations.work import Worker
+
+            worker = Worker(order)
+
+        def tell(step: int, steps: int, key: str = cell.key) -> None:
+            commands.send(Progressed(key, step, steps))
+
+        commands.send(worker.run(cell, tell))
+
+
+def _end_with(lifeline: Connection) -> None:
+    """End this process when the other end of a pipe is gone, whatever happened to its owner."""
+    wait([lifeline])
+    os._exit(1)
+
+
+def end(slots: Sequence[Slot]) -> None:
+    """End slots, by force where asking does not help."""
+    for slot in slots:
+        slot.commands.close()
+        slot.lifeline.close()
+        slot.process.terminate()
+    for slot in slots:
+        slot.process.join(GRACE)
+        if slot.process.is_alive():
+            slot.process.kill()
+            slot.process.join()
+
+
+def environments(jobs: int, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """What each slot sees: one GPU each, in turn, where there are GPUs."""
+    if not gpus:
+        return [{} for _ in range(jobs)]
+    return [{"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(jobs)]
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, without loading torch."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [name.strip() for name in allowed.split(",") if name.strip()]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    return listed.stdout.split() if listed.returncode == 0 else []

@@ -1,0 +1,103 @@
+"""The engine of a Slurm cluster: one array job, each of whose tasks takes a share of the cells.
+
+The store says what became of a cell, never Slurm's own pickles: a task that is killed has lost
+nothing that it finished. All nodes must see the run folder under the same path.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import submitit
+
+from ablations.engines.base import Ended, Engine, Event, Order, Started
+from ablations.plan import Cell
+from ablations.store import Store
+from crossframe.errors import Problem, UserError
+
+POLL = 2.0
+"""Seconds between two looks at the store."""
+
+
+class SlurmEngine(Engine):
+    """An array job with `jobs` tasks; `extra` goes to submitit's executor (`partition`, ...)."""
+
+    def start(self, order: Order) -> None:
+        """Find Slurm; raises UserError when there is none or a setting is unknown to submitit."""
+        self.order = order
+        self.store = Store(order.root)
+        self.jobs: list[Any] = []
+        try:
+            self.executor = submitit.AutoExecutor(folder=order.root / "slurm", cluster="slurm")
+            self.executor.update_parameters(name="crossframe", **settings(self.options.extra))
+        except (RuntimeError, ValueError, TypeError, NameError) as error:
+            fix = "see submitit's AutoExecutor.update_parameters, or choose another engine"
+            raise UserError(Problem("--engine slurm", str(error), fix=fix)) from error
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[Event]:
+        """Submit the cells and follow them in the store."""
+        shares = [share for share in deal(cells, self.options.jobs) if share]
+        orders = [self.order] * len(shares)
+        self.jobs = self.executor.map_array(work_through, orders, shares)
+        open_cells = {
+            cell.key: (cell, job)
+            for share, job in zip(shares, self.jobs, strict=True)
+            for cell in share
+        }
+        for cell, job in open_cells.values():
+            yield Started(cell.key, f"job {job.job_id}")
+        while open_cells:
+            over = {id(job) for job in self.jobs if job.done(force_check=True)}
+            for key, (cell, job) in list(open_cells.items()):
+                event = self._ended(cell) or (lost(cell, job) if id(job) in over else None)
+                if event is not None:
+                    del open_cells[key]
+                    yield event
+            if open_cells:
+                time.sleep(POLL)
+
+    def _ended(self, cell: Cell) -> Ended | None:
+        result = self.store.result(cell.key)
+        if result is not None and result.get("metric_keys") == dict(cell.metric_keys):
+            return Ended(cell.key, "done")
+        failure = self.store.failure(cell.key) or {}
+        if failure.get("at", 0.0) <= self.order.began:
+            return None
+        return Ended(cell.key, failure["status"], failure["reason"])
+
+    def stop(self) -> None:
+        """Cancel what is queued or runs."""
+        for job in self.jobs:
+            if not job.done():
+                job.cancel(check=False)
+
+
+def work_through(order: Order, cells: Sequence[Cell]) -> None:
+    """What a task of the array does."""
+    from ablations.work import Worker
+
+    worker = Worker(order)
+    for cell in cells:
+        worker.run(cell)
+
+
+def deal(cells: Sequence[Cell], tasks: int) -> list[list[Cell]]:
+    """Consecutive shares of nearly equal size, so that a task meets few clips and rows."""
+    size, more = divmod(len(cells), tasks)
+    ends = [task * size + min(task, more) for task in range(tasks + 1)]
+    return [list(cells[first:last]) for first, last in pairwise(ends)]
+
+
+def lost(cell: Cell, job: Any) -> Ended:
+    """A task ended without a word on this cell."""
+    status = "oom" if "OUT_OF_ME" in str(job.state) else "failed"
+    reason = f"its Slurm job {job.job_id} ended as {job.state}"
+    return Ended(cell.key, status, reason, str(job.stderr() or ""), lost=True)
+
+
+def settings(extra: Mapping[str, str]) -> dict[str, Any]:
+    """Engine settings with numbers as numbers: `{"gpus_per_node": "1"}` -> `{...: 1}`."""
+    return {name: int(text) if text.isdigit() else text for name, text in extra.items()}

@@ -1,0 +1,107 @@
+"""What several verbs of the command line have in common: tools, options, finding a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crossframe.errors import Problem, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from ablations.check import CheckedSpec
+    from ablations.parts import Parts
+    from ablations.plan import Plan
+
+
+def _shipped_parts() -> Parts:
+    from ablations.shipped import shipped_parts
+
+    return shipped_parts()
+
+
+def _write_report(folder: Path) -> Path:
+    from reports import write_report
+
+    return write_report(folder)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the verbs work with; tests hand in their own as click's `obj`."""
+
+    parts: Callable[[], Parts] = _shipped_parts
+    write_report: Callable[[Path], Path] = _write_report
+
+
+pass_tools = click.make_pass_decorator(Tools)
+spec_argument = click.argument("spec")
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Override a field of the spec, as in --set base.steps=4. May be repeated.",
+)
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder. Default: runs/<name of the spec>."
+)
+retry_option = click.option(
+    "--retry",
+    multiple=True,
+    metavar="STATUS",
+    help="Try again what failed in an earlier run: failed (all of it), oom or diverged.",
+)
+
+
+def checked_spec(spec: str, overrides: tuple[str, ...], parts: Parts) -> CheckedSpec:
+    """Load and check a spec given by path or by shipped name; raises UserError."""
+    from ablations.check import load_spec
+
+    return load_spec(find_spec(spec), overrides, parts)
+
+
+def plan_line(plan: Plan) -> str:
+    """A plan in one line."""
+    from ablations.display import show_seconds
+
+    counts = plan.counts()
+    shown = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    time = "unknown" if plan.seconds is None else f"about {show_seconds(plan.seconds)}"
+    return f"{len(plan.cells)} cells: {shown}; time: {time}"
+
+
+def show_report(tools: Tools, folder: Path) -> None:
+    """Write the report of a run folder; print its table and where the page is."""
+    if not any(folder.glob("cells/*/result.json")):
+        click.echo("no cell is done: there is nothing to report", err=True)
+        return
+    page = tools.write_report(folder)
+    table = page.parent / "table.md"
+    if table.exists():
+        click.echo("\n" + table.read_text(encoding="utf-8"))
+    click.echo(f"page: {page.resolve()}")
+
+
+def shipped_specs() -> dict[str, Path]:
+    """Return the specs that come with the project, by name."""
+    import ablations
+
+    folder = Path(ablations.__path__[0]) / "specs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_spec(name: str) -> Path:
+    """Return the file of a spec given by path or by shipped name; raises `UserError`."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_specs()
+    if name in shipped:
+        return shipped[name]
+    names = ", ".join(shipped)
+    what = "is neither a file nor a shipped spec"
+    raise UserError(Problem(name, what, f"a path, {names}", did_you_mean(name, shipped)))

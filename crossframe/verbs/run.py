@@ -1,0 +1,159 @@
+"""`crossframe run`: compute what is missing of a grid, then write its report."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crossframe.errors import Problem, UserError
+from crossframe.verbs.common import (
+    Tools,
+    checked_spec,
+    out_option,
+    pass_tools,
+    plan_line,
+    retry_option,
+    set_option,
+    show_report,
+    spec_argument,
+)
+
+if TYPE_CHECKING:
+    from ablations.engines.base import Engine, EngineOptions
+    from ablations.run import Outcome
+
+INTERRUPTED = 130
+
+
+@click.command()
+@spec_argument
+@set_option
+@out_option
+@retry_option
+@click.option("--limit", type=click.IntRange(min=1), help="Run at most this many cells.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, help="Cells computed at once.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each of them.")
+@click.option("--engine", default="local", help="local, inline, ray, slurm. Default: local.")
+@click.option("--address", help="Of a cluster to join, for engines that have one.")
+@click.option(
+    "--engine-option",
+    "extra",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the engine, as in --engine-option partition=gpu. May be repeated.",
+)
+@pass_tools
+def run(
+    tools: Tools,
+    spec: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    retry: tuple[str, ...],
+    limit: int | None,
+    jobs: int,
+    threads: int | None,
+    engine: str,
+    address: str | None,
+    extra: tuple[str, ...],
+) -> None:
+    """Run the cells of SPEC that are not done yet, then write the report.
+
+    SPEC is a YAML file or the name of a shipped spec (see `crossframe list specs`). Several runs
+    may share a run folder: each cell is computed by one of them.
+    """
+    from rich.console import Console
+
+    from ablations.engines.base import EngineOptions
+    from ablations.plan import default_out, make_plan
+    from ablations.run import run_plan
+    from ablations.store import Store
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console()
+    parts = tools.parts()
+    checked = checked_spec(spec, overrides, parts)
+    folder = out or default_out(checked.spec)
+    store = Store(folder)
+    wanted = threads or checked.spec.threads or share_of_cores(jobs)
+    options = EngineOptions(jobs, wanted, address, settings(extra))
+    try:
+        plan = make_plan(checked, store, parts, retry)
+        console.print(plan_line(plan), markup=False)
+        chosen = make_engine(engine, options)
+        outcome = run_plan(plan, store, tools.parts, chosen, console=console, limit=limit)
+    except KeyboardInterrupt:
+        tell_resume(folder)
+        sys.exit(INTERRUPTED)
+    tell_outcome(outcome, folder)
+    show_report(tools, folder)
+    sys.exit(outcome.exit_code)
+
+
+def make_engine(name: str, options: EngineOptions) -> Engine:
+    """The engine of that name; raises UserError when there is none or its package is missing."""
+    from ablations.engines import ENGINES
+
+    engine: Engine = ENGINES.load(name)(options)
+    return engine
+
+
+def share_of_cores(jobs: int) -> int | None:
+    """CPU threads per job, so that jobs do not fight over cores; None leaves one job to torch."""
+    import os
+
+    return None if jobs == 1 else max(1, len(os.sched_getaffinity(0)) // jobs)
+
+
+def settings(texts: tuple[str, ...]) -> dict[str, str]:
+    """`("a=1",)` -> `{"a": "1"}`; raises UserError for other forms."""
+    pairs = [text.partition("=") for text in texts]
+    problems = [
+        Problem(f"--engine-option {name}", "is not of the form NAME=VALUE")
+        for name, equals, _ in pairs
+        if not (name and equals)
+    ]
+    if problems:
+        raise UserError(problems)
+    return {name: value for name, _, value in pairs}
+
+
+def tell_resume(folder: Path) -> None:
+    """Print the command that goes on: the one that was given, with its run folder."""
+    words = ["crossframe", *sys.argv[1:]]
+    if not any(word == "--out" or word.startswith("--out=") for word in words):
+        words += ["--out", str(folder)]
+    click.echo(
+        f"\ninterrupted; finished cells are kept. Resume with:\n  {shlex.join(words)}", err=True
+    )
+
+
+def tell_outcome(outcome: Outcome, folder: Path) -> None:
+    """Print what became of the cells, and each reason of failure once."""
+    from ablations.display import show_seconds
+
+    facts = [
+        (outcome.done, "done"),
+        (outcome.cached, "cached"),
+        (outcome.elsewhere, "done by another run"),
+        (len(outcome.failed), "failed"),
+        (len(outcome.earlier), "failed earlier"),
+        (outcome.left, "left by --limit"),
+    ]
+    shown = ", ".join(f"{count} {what}" for count, what in facts if count or what == "done")
+    click.echo(f"cells: {shown}; {show_seconds(outcome.seconds)}")
+    _tell_reasons("failed", outcome.failed, folder)
+    _tell_reasons("failed earlier, try again with --retry failed", outcome.earlier, folder)
+
+
+def _tell_reasons(what: str, failures: list[tuple[Any, str]], folder: Path) -> None:
+    reasons: dict[str, list[Any]] = {}
+    for cell, reason in failures:
+        reasons.setdefault(reason, []).append(cell)
+    for reason, cells in reasons.items():
+        where = folder / "cells" / cells[0].key[:16] / "failed.json"
+        click.echo(f"{what} ({len(cells)} cells, see {where}): {reason}", err=True)
