@@ -14,30 +14,16 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from ablations.stage_versions import STAGES
 from crossframe.errors import Problem, UserError
 from crossframe.files import safe_join, write_bytes
 from crossframe.keys import array_sha256, canonical_json, identity
-
-STAGES: Mapping[str, int] = MappingProxyType(
-    {
-        "decode": 1,
-        "control": 1,
-        "flow": 1,
-        "text": 1,
-        "inversion": 1,
-        "tuning": 1,
-        "sampling": 1,
-        "features": 1,
-    }
-)
-"""Version of the code behind each stage: raise it by hand when the values it makes change."""
 
 SUFFIX = ".safetensors"
 DAMAGED = ".damaged"

@@ -6,11 +6,13 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 CHUNK_BYTES = 1 << 20
 
@@ -24,7 +26,7 @@ def plain(obj: Any, where: str = "") -> Any:
     """
     if obj is None or isinstance(obj, bool | int | str):
         return obj
-    if isinstance(obj, np.generic):
+    if _is_numpy_scalar(obj):
         return plain(obj.item(), where)
     if isinstance(obj, float):
         return _finite(obj, where)
@@ -64,6 +66,8 @@ def array_sha256(array: np.ndarray) -> str:
 
     Memory layout and byte order do not count: a transposed view and its copy are equal.
     """
+    import numpy as np
+
     little = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
     digest = hashlib.sha256(canonical_json([little.dtype.str, little.shape]).encode())
     digest.update(little.tobytes())
@@ -76,6 +80,12 @@ def derive_seed(base_seed: int, *parts: str | int) -> int:
     Example: `derive_seed(0, clip.sha256, seed_index)` is equal in every cell of a grid.
     """
     return int(identity([base_seed, *parts])[:16], 16) >> 1
+
+
+def _is_numpy_scalar(obj: Any) -> bool:
+    """Tell without importing numpy, which costs a plan more than all of its hashes."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(obj, numpy.generic)
 
 
 def _finite(value: float, where: str) -> float:

@@ -1,22 +1,35 @@
 """Clip references, the clips they stand for, and the exact truth that rendered clips carry.
 
-A reference is `SOURCE:NAME` (`world:heldout/3`) or the path of a video file.
+A reference is `SOURCE:NAME` (`world:heldout/3`, `davis:bear`, `photo:astronaut/pan`) or the path of
+a video file or a folder of pictures.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import glob
+import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.keys import array_sha256
 from crossframe.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MOST_CLIPS = 10_000
+"""Clips that one range may stand for."""
+
+MOST_DIGITS = 12
+
+_DATASET = "data_manifests.datasets:load_dataset_clip"
+_NAMES = "data_manifests.datasets:clip_names"
 
 SOURCES = Registry(
     "clip source",
@@ -24,11 +37,36 @@ SOURCES = Registry(
         "world": Entry(
             "miniature.world:load_world_clip",
             "the rendered miniature world, with exact flow, occlusion, depth and masks",
+            {
+                "code": ("miniature.world", "data_manifests.clips", "crossframe.keys"),
+                "packages": ("numpy",),
+            },
         ),
         "file": Entry(
             "data_manifests.footage:load_footage",
-            "a video file; caption and edit prompts from a .yaml of the same name beside it",
+            "a video, gif or folder of pictures; caption and prompts from a .yaml beside it",
+            {
+                "code": (
+                    "data_manifests.footage",
+                    "data_manifests.sidecar",
+                    "data_manifests.clips",
+                    "crossframe.video",
+                ),
+                "packages": ("av", "PIL", "numpy"),
+                "files": ("", ".yaml"),
+            },
         ),
+        "photo": Entry(
+            "data_manifests.photos:load_photo_clip",
+            "photographs under known camera motion, with exact flow and occlusion",
+            {"names": _NAMES},
+        ),
+        "davis": Entry(_DATASET, "DAVIS 2017, 480p", {"names": _NAMES}),
+        "controlvideo": Entry(_DATASET, "the 25 videos of ControlVideo's tables", {"names": _NAMES}),
+        "tgve": Entry(_DATASET, "LOVEU-TGVE-2023, from your copy", {"names": _NAMES}),
+        "v2vbench": Entry(_DATASET, "V2VBench, from your copy", {"names": _NAMES}),
+        "balancecc": Entry(_DATASET, "BalanceCC, from your copy", {"names": _NAMES}),
+        "hdtf": Entry(_DATASET, "HDTF, from your copy", {"names": _NAMES}),
     },
     group="crossframe.clips",
 )
@@ -47,7 +85,7 @@ class Truth:
     occluded_backward: np.ndarray  # (f-1, h, w) bool, pixel of t+1 is not visible in t
     depth: np.ndarray  # (f, h, w) float32 in [0, 1], 1 = near
     masks: np.ndarray  # (f, n, h, w) bool, the visible part of each sprite
-    edges: np.ndarray  # (f, h, w) float32, 0 or 1
+    edges: np.ndarray | None  # (f, h, w) float32, 0 or 1; None where no edge is known exactly
 
 
 @dataclass(frozen=True)
@@ -115,9 +153,10 @@ def clip_id(ref: str) -> str:
 def expand_refs(refs: Sequence[str], base: Path) -> list[str]:
     """Return the single clips that `refs` stand for, in order and without repetition.
 
-    `world:heldout/0..7` is 8 clips, both ends included. Paths and globs (`**` too) are taken
-    relative to `base`; the matches of a glob are sorted, `.yaml` sidecars left out. A path or
-    glob that matches nothing stays in the list, so that its own cells fail and the others go on.
+    `world:heldout/0..7` is 8 clips, both ends included. `davis:*` and `photo:*/pan` are all clips
+    of that source whose names match, in its order. Paths and globs (`**` too) are taken relative
+    to `base`; the matches of a glob are sorted, `.yaml` sidecars left out. A path or glob that
+    matches nothing stays in the list, so that its own cells fail and the others go on.
     Raises UserError for a range that runs backwards and for two files that share a name, because
     tables and prompts tell clips apart by it.
     """
@@ -147,19 +186,45 @@ def _expand(ref: str, base: Path) -> list[str]:
         return [prefix + path for path in _expand_path(name, base)]
     match = _RANGE.fullmatch(name)
     if match is None:
-        return [ref]
+        return _matching(source, name) or [ref]
+    _require_numbers(ref, match["first"], match["last"])
     first, last = int(match["first"]), int(match["last"])
+    if last - first >= MOST_CLIPS:
+        what = f"the range {first}..{last} is {last - first + 1} clips"
+        raise UserError(Problem(f"clips: {ref}", what, f"at most {MOST_CLIPS}"))
     if last < first:
         what = f"the range {first}..{last} runs backwards"
         raise UserError(Problem(f"clips: {ref}", what, fix=f"write {last}..{first}"))
     return [f"{source}:{match['stem']}{index}" for index in range(first, last + 1)]
 
 
+def _matching(source: str, name: str) -> list[str]:
+    """Return the references to a source's clips that match a glob; none for a plain name."""
+    target = SOURCES.entry(source).extra.get("names", "") if source in SOURCES else ""
+    if not target or not glob.has_magic(name):
+        return []
+    module, _, attribute = target.partition(":")
+    names = getattr(importlib.import_module(module), attribute)(source)
+    return [f"{source}:{found}" for found in names if fnmatch.fnmatchcase(found, name)]
+
+
+def _require_numbers(ref: str, *texts: str) -> None:
+    """Raise UserError for a number of a range that no clip can have."""
+    if any(len(text) > MOST_DIGITS for text in texts):
+        what = f"a number in this range has more than {MOST_DIGITS} digits"
+        raise UserError(Problem(f"clips: {ref[:60]}", what, fix="write FIRST..LAST"))
+
+
 def _expand_path(name: str, base: Path) -> list[str]:
-    path = base / Path(name).expanduser()
-    if path.exists() or not glob.has_magic(name):
-        return [str(path)]
-    found = sorted(glob.glob(str(path), recursive=True))
+    try:
+        path = base / Path(name).expanduser()
+        if path.exists() or not glob.has_magic(name):
+            return [str(path)]
+        found = sorted(glob.glob(str(path), recursive=True))
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, ~nobody
+        reason = getattr(error, "strerror", None) or error
+        what = f"cannot be looked for: {reason}"
+        raise UserError(Problem(f"clips: {name[:60]}", what)) from error
     return [match for match in found if not match.endswith(".yaml")] or [str(path)]
 
 

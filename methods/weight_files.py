@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
+from crossframe.cache import file_state, table
 from crossframe.errors import Problem, UserError
-from crossframe.keys import file_sha256
+from crossframe.keys import file_sha256, identity
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -96,14 +96,16 @@ def identity_of_part(part: Part, folder: Path) -> dict[str, str]:
 
 
 def hash_file(path: Path) -> str:
-    """Return a file's sha256; read again only when its size or modification time has changed."""
-    stat = path.stat()
-    return _hash(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _hash(path: str, size: int, mtime_ns: int) -> str:
-    return file_sha256(path)
+    """Return a file's sha256; remembered across processes until the file's state changes."""
+    state = file_state(path)
+    if state is None:
+        return file_sha256(path)
+    known, key = table("files"), identity(state)
+    found = known.recall(key)
+    if isinstance(found, str):
+        return found
+    known.remember({key: file_sha256(path)})
+    return str(known.recall(key))
 
 
 def _snapshot(part: Part, allow_download: bool) -> Path:

@@ -49,6 +49,7 @@ TORCH_FREE = [
     "ablations/shipped.py",
     "ablations/spec.py",
     "ablations/specfile.py",
+    "ablations/stage_versions.py",
     "ablations/stages.py",
     "ablations/store.py",
     "reports/*.py",
