@@ -1,93 +1,46 @@
-"""Clips from video files, with what a sidecar beside the file says about them."""
+"""Clips from video files, gifs and folders of pictures, with what a sidecar says about them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+import numpy as np
 
-from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.video import read_video
 from data_manifests.clips import Clip, ClipRequest, clip_id
+from data_manifests.pictures import read_pictures
+from data_manifests.sidecar import Sidecar, read_sidecar
 
-FIELDS = ("caption", "edits")
+__all__ = ["PICTURES_FPS", "Sidecar", "load_footage", "read_moving", "read_sidecar"]
 
-
-@dataclass(frozen=True)
-class Sidecar:
-    """What a person noted about a video: a caption, and prompts by kind of edit."""
-
-    caption: str = ""
-    edits: Mapping[str, str] = field(default_factory=dict)
+PICTURES_FPS = 10.0
+"""Frames per second of a folder of pictures for which nobody states a rate; only for viewing."""
 
 
 def load_footage(name: str, request: ClipRequest) -> Clip:
-    """Return the part of the video file `name` that `request` asks for, with its sidecar.
+    """Return the part of the video or frame folder `name` that `request` asks for.
 
-    Raises UserError when the video or the sidecar cannot be read.
+    Caption, prompts and rate are taken from `name` with the suffix .yaml, where that exists.
+    Raises UserError when the video, a picture or the sidecar cannot be read.
     """
     path = Path(name)
     sidecar = read_sidecar(path.with_suffix(".yaml"))
-    frames, fps = read_video(
-        path,
-        frames=request.frames,
-        start=request.start,
-        stride=request.stride,
-        size=request.size,
-    )
+    frames, fps = read_moving(path, request, sidecar.fps)
     return Clip(clip_id(request.ref), frames, fps, sidecar.caption, sidecar.edits)
 
 
-def read_sidecar(path: Path) -> Sidecar:
-    """Return the caption and edit prompts in a sidecar; an absent file is an empty sidecar.
+def read_moving(
+    path: Path, request: ClipRequest, fps: float | None = None
+) -> tuple[np.ndarray, float]:
+    """Return the requested frames, uint8 (f, size, size, 3), of a video or a folder of pictures.
 
-    The file holds `caption: TEXT` and `edits: {KIND: TEXT, ...}`, both optional. Raises UserError
-    with every problem found.
+    The second value is the rate of these frames, the stride taken into account: `fps` where it is
+    given, else the video's own, else `PICTURES_FPS`. Raises UserError as `read_video` and
+    `read_pictures` do.
     """
-    if not path.exists():
-        return Sidecar()
-    try:
-        data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except MarkedYAMLError as error:
-        raise UserError(_syntax(path, error)) from error
-    except UnicodeDecodeError as error:
-        raise UserError(Problem(str(path), f"not UTF-8 text (byte {error.start})")) from error
-    problems = _problems(path, data)
-    if problems:
-        raise UserError(problems)
-    return Sidecar(**(data or {}))
-
-
-def _syntax(path: Path, error: MarkedYAMLError) -> Problem:
-    mark = error.problem_mark
-    where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-    return Problem(where, f"not valid YAML: {error.problem}")
-
-
-def _problems(path: Path, data: Any) -> list[Problem]:
-    if data is None:
-        return []
-    if not isinstance(data, dict):
-        return [Problem(str(path), f"holds {data!r}", "caption: TEXT and edits: {KIND: TEXT}")]
-    unknown = [
-        Problem(
-            str(path), f"unknown key {key!r}", ", ".join(FIELDS), did_you_mean(str(key), FIELDS)
-        )
-        for key in data
-        if key not in FIELDS
-    ]
-    edits = data.get("edits", {})
-    texts = {"caption": data.get("caption", "")}
-    if isinstance(edits, dict):
-        texts |= {f"edits.{kind}": prompt for kind, prompt in edits.items()}
-    else:
-        unknown.append(Problem(f"{path}: edits", f"holds {edits!r}", "{KIND: TEXT, ...}"))
-    return unknown + [
-        Problem(f"{path}: {name}", f"{text!r} is not a text", fix="put it in quotes")
-        for name, text in texts.items()
-        if not isinstance(text, str)
-    ]
+    part = {"frames": request.frames, "start": request.start, "stride": request.stride}
+    if path.is_dir():
+        pictures = read_pictures(path, **part, size=request.size)
+        return pictures, (fps or PICTURES_FPS) / request.stride
+    frames, own = read_video(path, **part, size=request.size)
+    return frames, fps / request.stride if fps else own
