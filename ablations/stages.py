@@ -107,8 +107,13 @@ class StageCache:
         yield from self._files(DAMAGED)
 
     def _files(self, suffix: str) -> Iterator[Path]:
+        root = self.root.resolve()
         for stage in STAGES:
-            found = self.root.glob(f"{stage}/??/*{suffix}")
+            # A folder behind a link is none of ours: nothing in it may be judged or removed.
+            folders = [
+                f for f in self.root.glob(f"{stage}/??") if f.resolve() == root / stage / f.name
+            ]
+            found = (path for folder in sorted(folders) for path in folder.glob(f"*{suffix}"))
             yield from sorted(path for path in found if not path.name.startswith("."))
 
     def _found(self, path: Path) -> Arrays | None:

@@ -14,18 +14,16 @@ Torch-free.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.leases import Lease, acquire
+from ablations.leases import Lease, Owner, acquire, holder
 from crossframe.errors import Problem, UserError
 from crossframe.files import (
     append_line,
@@ -130,6 +128,10 @@ class Store:
         """
         return acquire(self.claim_folder, key[:KEY_DIGITS])
 
+    def holder(self, key: str) -> Owner | None:
+        """Return the living runner that is at a cell, or None."""
+        return holder(self.claim_folder, key[:KEY_DIGITS])
+
     def write_result(self, key: str, record: Mapping[str, Any]) -> None:
         """Write the finished record, and forget earlier failures."""
         folder = self.cell_folder(key)
@@ -215,24 +217,6 @@ class Store:
     def sweep(self) -> list[Path]:
         """Remove what killed writers left half-written, never what a living one is at."""
         return sweep(self.root)
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for one run; a second one raises `UserError`. Released by any exit."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / ".lock", "a", encoding="utf-8") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(
-                    Problem(
-                        str(self.root),
-                        "another run is writing to this folder",
-                        fix="wait for it, or give another --out",
-                    )
-                ) from None
-            self.sweep()
-            yield
 
 
 def clip_slug(clip_id: str) -> str:

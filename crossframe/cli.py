@@ -19,12 +19,14 @@ from crossframe.verbs.common import Tools
 
 VERBS: Mapping[str, str] = {
     "describe": "crossframe.verbs.listing:describe",
+    "gc": "crossframe.verbs.gc:gc",
     "list": "crossframe.verbs.listing:list_command",
     "miniature": "crossframe.verbs.miniature:miniature",
     "plan": "crossframe.verbs.plan:plan",
     "report": "crossframe.verbs.report:report",
     "run": "crossframe.verbs.run:run",
     "schema": "crossframe.verbs.listing:schema",
+    "verify": "crossframe.verbs.verify:verify",
 }
 """Verbs by name: `module:command`."""
 

@@ -6,6 +6,7 @@ writer left behind can be told from what a living one is at: see `leftovers` and
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,9 +14,9 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from crossframe.errors import Problem, UserError
 from crossframe.keys import plain
@@ -25,6 +26,8 @@ from crossframe.processes import alive, host, started
 LEFT_SECONDS = 86_400.0
 # Characters of a name that its temporary sibling keeps; file systems allow 255 bytes in all.
 KEPT_CHARACTERS = 24
+# What an archive may unpack to unless the caller says otherwise: 4 GiB.
+UNPACKED_BYTES = 1 << 32
 TEMPORARY = re.compile(
     r"\.(?P<host>[A-Za-z0-9_-]+)\.(?P<pid>\d+)\.(?P<start>\d*)\.[0-9a-f]{12}\.tmp(\.[^.]*)?$"
 )
@@ -54,11 +57,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def replacing_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder that takes the place of the folder `path` on success.
 
-    A reader sees the old folder, no folder for an instant, or the new one: never half of one.
+    A reader sees the old folder, no folder for an instant, or the new one: never half of one. Of
+    several writers at once, the last one's folder stays.
     """
     target = Path(path).absolute()
     make_folder(target.parent)
-    temporary, old = beside(target), beside(target)
+    temporary = beside(target)
     temporary.mkdir()
     try:
         yield temporary
@@ -66,12 +70,9 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
             for name in names:
                 _sync(Path(folder, name))
             _sync(Path(folder))
-        if os.path.lexists(target):
-            os.replace(target, old)
-        os.replace(temporary, target)
+        _take_place(temporary, target)
     finally:
         remove(temporary)
-        remove(old)
     _sync(target.parent)
 
 
@@ -154,6 +155,36 @@ def safe_join(base: str | Path, *parts: str) -> Path:
     return joined
 
 
+def unpack(archive: str | Path, folder: str | Path, *, limit: int = UNPACKED_BYTES) -> list[Path]:
+    """Unpack a zip, tar, tar.gz or tar.xz into `folder`, which it replaces; return the files.
+
+    The whole archive is refused with a UserError, before anything is written, when one member is
+    absolute, escapes by "..", is a device or a link that leads out, when the files take more than
+    `limit` bytes together, or when it cannot be read. The folder appears whole or not at all.
+    """
+    from crossframe.archives import checked, contents
+
+    origins = checked(Path(archive), limit)
+    try:
+        with replacing_folder(folder) as temporary:
+            for name, chunks in contents(Path(archive), limit):
+                with _new_file(safe_join(temporary, name)) as file:
+                    file.writelines(chunks)
+            for name, origin in origins.items():
+                if name != origin:
+                    with _new_file(safe_join(temporary, name)) as file:
+                        file.write(safe_join(temporary, origin).read_bytes())
+    except OSError as error:
+        what = f"cannot be unpacked to {folder}: {error.strerror or error}"
+        raise UserError(Problem(str(archive), what)) from None
+    return [Path(folder, name) for name in origins]
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("xb")
+
+
 def beside(target: Path) -> Path:
     """Return a fresh hidden name in the folder of `target`, with its suffix and with our name."""
     pid = os.getpid()
@@ -206,6 +237,22 @@ def _abandoned(path: Path) -> bool:
         return time.time() - path.lstat().st_mtime > LEFT_SECONDS
     except FileNotFoundError:
         return False
+
+
+def _take_place(new: Path, target: Path) -> None:
+    """Rename a folder to a name that others may be taking at the same time."""
+    while True:
+        old = beside(target)
+        with suppress(FileNotFoundError):
+            os.replace(target, old)
+        try:
+            os.replace(new, target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        finally:
+            remove(old)
 
 
 def _sync(path: Path) -> None:

@@ -12,7 +12,17 @@ import click
 from crossframe.cli import main
 
 ROOT = Path(__file__).parent.parent
-FOUNDATION = {"cache", "errors", "files", "keys", "processes", "provenance", "registry", "video"}
+FOUNDATION = {
+    "archives",
+    "cache",
+    "errors",
+    "files",
+    "keys",
+    "processes",
+    "provenance",
+    "registry",
+    "video",
+}
 # package -> the packages it may import, besides itself and the foundation
 LAYERS = {
     "crossframe": set(),
@@ -42,7 +52,9 @@ TORCH_FREE = [
     "ablations/claims.py",
     "ablations/estimate.py",
     "ablations/grid.py",
+    "ablations/health.py",
     "ablations/leases.py",
+    "ablations/leftovers.py",
     "ablations/listing.py",
     "ablations/parts.py",
     "ablations/plan.py",
