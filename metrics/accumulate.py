@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,11 +15,12 @@ from crossframe.errors import Problem, UserError
 class ClipMean(Metric):
     """Average over clips; a long clip weighs as much as a short one. Sums across processes.
 
-    Subclasses define `update` and end it with `self.add(series)`.
+    Subclasses name their pure function as `series`, whose arguments are those of `update`.
     """
 
     is_differentiable = False
     full_state_update = False
+    series: ClassVar[Callable[..., Tensor]]
     total: Tensor
     clips: Tensor
 
@@ -27,9 +29,13 @@ class ClipMean(Metric):
         self.add_state("total", default=torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("clips", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
+    def update(self, *clip: Any) -> None:
+        """Add one clip, given as the arguments of the metric's pure function."""
+        self.add(type(self).series(*clip))
+
     def add(self, series: Tensor) -> None:
         """Count one clip, given its (n,) per-frame or per-pair values."""
-        self.total += series.mean().to(self.total)
+        self.total += series.double().mean().to(self.total)
         self.clips += 1
 
     def compute(self) -> Tensor:

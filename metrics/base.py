@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
-from crossframe.errors import Problem, UserError
+from crossframe.errors import Diverged, Problem, UserError
 from metrics.errors import MetricUnavailable
 
 if TYPE_CHECKING:
     from metrics.encoders import ImageTextEncoder
     from metrics.flow import FlowFields
+    from metrics.flow_estimators import FlowEstimator
 
 Made = TypeVar("Made")
 
@@ -27,7 +28,7 @@ class MetricValue:
     """The result of one metric on one clip.
 
     value: the score. series: the per-frame or per-pair values behind it. detail: facts worth
-    keeping with the score (coverage, flow source, encoder). Raises UserError if not finite.
+    keeping with the score (coverage, flow source, encoder). Raises Diverged if not finite.
     """
 
     value: float
@@ -36,7 +37,7 @@ class MetricValue:
 
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, (self.value, *self.series))):
-            raise UserError(
+            raise Diverged(
                 Problem("metric", f"not finite: value {self.value}, series {self.series}")
             )
 
@@ -63,7 +64,7 @@ def mean_of(series: Tensor, **detail: Any) -> MetricValue:
 
 
 class Memo:
-    """Intermediate results of one clip that several metrics want: features, flow."""
+    """Things made once and wanted by several metrics: features, flow, networks."""
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
@@ -77,28 +78,56 @@ class Memo:
 
 
 @dataclass(frozen=True)
+class Face:
+    """A talking face, for metrics of lip motion.
+
+    mouth: (f, h, w) bool, a region that holds the mouth in every frame, open or closed; a box will
+    do. envelope: (f,) loudness of the voice during each frame, of any unit.
+    """
+
+    mouth: Tensor
+    envelope: Tensor
+
+
+@dataclass(frozen=True)
 class MetricInputs:
     """One output clip and what it is compared with.
 
-    frames, source: (f, 3, h, w) in [0, 1], of one shape. prompt: what was asked for, or "".
-    flow: flow of the source, estimated when a metric needs it and it is None. encoder: for metrics
-    that need "clip". memo: shared by the metrics of this output. Raises UserError for frames that
-    are out of range, not finite, or of another shape than the source.
+    frames: (f, 3, h, w) in [0, 1]. source: the clip it was made from, of the same shape, or None.
+    prompt: what was asked for, or "". flow: flow of the source, estimated when a metric needs it
+    and it is None. encoder: for metrics that need "clip". source_prompt: what the source shows, or
+    "". fps: frames per second. masks: (f, h, w) bool, the pixels of the edited objects. face: of a
+    talking head. cost: seconds_per_frame and peak_memory_bytes of making the frames. estimator: of
+    flow, where it is not given; DIS when None. memo: shared by the metrics of this output.
+    resident: networks, shared by the metrics of all outputs. Raises UserError for frames that are
+    out of range, not finite, or of another shape than the source or the masks.
     """
 
     frames: Tensor
-    source: Tensor
+    source: Tensor | None = None
     prompt: str = ""
     flow: FlowFields | None = None
     encoder: ImageTextEncoder | None = None
+    source_prompt: str = ""
+    fps: float | None = None
+    masks: Tensor | None = None
+    face: Face | None = None
+    cost: Mapping[str, float] = field(default_factory=dict)
+    estimator: FlowEstimator | None = None
     memo: Memo = field(default_factory=Memo, repr=False)
+    resident: Memo = field(default_factory=Memo, repr=False)
 
     def __post_init__(self) -> None:
         check_frames("frames", self.frames)
-        check_frames("source", self.source)
-        if self.frames.shape != self.source.shape:
-            what = f"shape {tuple(self.frames.shape)}, but the source's is"
-            raise UserError(Problem("frames", f"{what} {tuple(self.source.shape)}"))
+        if self.source is not None:
+            check_frames("source", self.source)
+            if self.frames.shape != self.source.shape:
+                what = f"shape {tuple(self.frames.shape)}, but the source's is"
+                raise UserError(Problem("frames", f"{what} {tuple(self.source.shape)}"))
+        count, _, height, width = self.frames.shape
+        if self.masks is not None and self.masks.shape != (count, height, width):
+            allowed = f"{(count, height, width)}, as the frames"
+            raise UserError(Problem("masks", f"shape {tuple(self.masks.shape)}", allowed))
 
 
 def check_frames(name: str, frames: Tensor) -> None:

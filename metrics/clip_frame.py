@@ -15,6 +15,7 @@ from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
 from metrics.shared import image_features, require_encoder
 
 CONSECUTIVE, ALL_PAIRS = "clip_frame/consecutive", "clip_frame/all_pairs"
+FIRST, VBENCH = "clip_frame/first", "clip_frame/vbench"
 
 
 def consecutive_cosines(features: Tensor) -> Tensor:
@@ -34,6 +35,22 @@ def all_pairs_cosines(features: Tensor) -> Tensor:
     return (cosines.sum(1) - cosines.diagonal()) / (len(features) - 1)
 
 
+def first_cosines(features: Tensor) -> Tensor:
+    """(f, d) embeddings of any length -> (f-1,) cosines of frame 0 and frame t; f >= 2."""
+    require_pairs(FIRST, len(features))
+    return F.cosine_similarity(features[:1], features[1:], dim=-1)
+
+
+def vbench_cosines(features: Tensor) -> Tensor:
+    """(f, d) embeddings of any length -> (f-1,) mean of two cosines, each not below 0; f >= 2.
+
+    The two are with the frame before and with the first frame (VBench, subject and background
+    consistency).
+    """
+    require_pairs(VBENCH, len(features))
+    return (consecutive_cosines(features).clamp(min=0) + first_cosines(features).clamp(min=0)) / 2
+
+
 def consecutive(inputs: MetricInputs) -> MetricValue:
     """`clip_frame/consecutive`: one value per pair (t, t+1)."""
     return _consistency(CONSECUTIVE, consecutive_cosines, inputs)
@@ -42,6 +59,16 @@ def consecutive(inputs: MetricInputs) -> MetricValue:
 def all_pairs(inputs: MetricInputs) -> MetricValue:
     """`clip_frame/all_pairs`: one value per frame."""
     return _consistency(ALL_PAIRS, all_pairs_cosines, inputs)
+
+
+def first(inputs: MetricInputs) -> MetricValue:
+    """`clip_frame/first`: one value per frame after the first."""
+    return _consistency(FIRST, first_cosines, inputs)
+
+
+def vbench(inputs: MetricInputs) -> MetricValue:
+    """`clip_frame/vbench`: one value per frame after the first."""
+    return _consistency(VBENCH, vbench_cosines, inputs)
 
 
 def _consistency(
@@ -53,20 +80,32 @@ def _consistency(
 
 
 class ConsecutiveFrameSimilarity(ClipMean):
-    """`clip_frame/consecutive` over many clips."""
+    """`clip_frame/consecutive` over many clips, given by their (f, d) image embeddings."""
 
     higher_is_better = True
-
-    def update(self, features: Tensor) -> None:
-        """Add a clip by its (f, d) image embeddings."""
-        self.add(consecutive_cosines(features))
+    series = staticmethod(consecutive_cosines)
 
 
 class AllPairsFrameSimilarity(ClipMean):
-    """`clip_frame/all_pairs` over many clips."""
+    """`clip_frame/all_pairs` over many clips, given by their (f, d) image embeddings."""
 
     higher_is_better = True
+    series = staticmethod(all_pairs_cosines)
 
-    def update(self, features: Tensor) -> None:
-        """Add a clip by its (f, d) image embeddings."""
-        self.add(all_pairs_cosines(features))
+
+class FirstFrameSimilarity(ClipMean):
+    """`clip_frame/first` over many clips, given by their (f, d) image embeddings."""
+
+    higher_is_better = True
+    series = staticmethod(first_cosines)
+
+
+class VBenchFrameSimilarity(ClipMean):
+    """`clip_frame/vbench`, `dino_subject/vbench` over many clips, by (f, d) image embeddings.
+
+    The mean is over clips. VBench's own is over all frames of all clips on one GPU, and over clips
+    on several.
+    """
+
+    higher_is_better = True
+    series = staticmethod(vbench_cosines)

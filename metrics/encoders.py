@@ -7,9 +7,8 @@ that is hidden behind `CLIPEncoder`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,19 +19,25 @@ from transformers import AutoTokenizer, CLIPModel
 
 from crossframe.errors import Problem, UserError
 from metrics.errors import MetricUnavailable
+from metrics.preprocessing import Preprocessing, read_preprocessing
+from metrics.weights import label, repository
 
 HOW_TO_GET_CLIP = (
     "download one, for instance `hf download openai/clip-vit-large-patch14 --local-dir DIR`, and "
     "name its folder as the encoder"
 )
-# The numbers that Pillow, and so every preprocessing file, gives to its filters.
-_FILTERS = {2: "bilinear", 3: "bicubic"}
+OPEN_CLIP = "open_clip:"
 
 
 class ImageTextEncoder(Protocol):
-    """Maps images and texts into one space. `name` is kept with every score."""
+    """Maps images and texts into one space.
+
+    name: kept with every score; tells weights and preprocessing. temperature: the learned factor
+    on cosines, exp(logit_scale).
+    """
 
     name: str
+    temperature: float
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [0, 1] -> (n, d) float32 of unit length, on the CPU."""
@@ -41,73 +46,66 @@ class ImageTextEncoder(Protocol):
         """M texts -> (m, d) float32 of unit length, on the CPU."""
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """How pictures become the input of an encoder.
+def load_encoder(name: str, geometry: str = "own", device: str = "cpu") -> ImageTextEncoder:
+    """Load an encoder: a folder, an id of the hub's local copies, or `open_clip:MODEL/PRETRAINED`.
 
-    crop: (h, w) of the result. resize: the shorter side in pixels, or (h, w) to which the picture
-    is squashed. mode: interpolation, always antialiased. mean, std: per channel, for [0, 1].
+    geometry: a name of `metrics.preprocessing.GEOMETRIES`. Never downloads. Raises
+    MetricUnavailable with the command to get what is absent, UserError for broken weights.
     """
+    if name.startswith(OPEN_CLIP):
+        from metrics.open_clip_encoder import OpenClipEncoder
 
-    crop: tuple[int, int]
-    resize: int | tuple[int, int]
-    mode: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+        return OpenClipEncoder.from_name(name.removeprefix(OPEN_CLIP), geometry, device)
+    folder = repository(name)
+    if folder is None:
+        fix = f"hf download {name}" if name.count("/") == 1 else HOW_TO_GET_CLIP
+        raise MetricUnavailable("clip", f"no CLIP weights called {name} on this machine", fix)
+    return CLIPEncoder.from_folder(folder, device, geometry)
 
-    @classmethod
-    def from_folder(cls, folder: Path) -> Preprocess:
-        """Read what a transformers folder says. Raises MetricUnavailable or UserError."""
-        config = _processor_config(folder)
-        try:
-            size, crop = config["size"], config.get("crop_size", config["size"])
-            resize = size.get("shortest_edge") or (size["height"], size["width"])
-            mode = _FILTERS[config.get("resample", 3)]
-            mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
-            edges = (crop["height"], crop["width"])
-        except (AttributeError, KeyError, TypeError) as error:
-            raise UserError(
-                Problem(
-                    str(folder),
-                    f"cannot use the preprocessing in its image processor file: {error!r}",
-                    allowed="size, crop_size, image_mean, image_std, resample 2 or 3",
-                )
-            ) from error
-        return cls(edges, resize, mode, mean, std)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """(n, 3, h, w) in [0, 1] -> (n, 3, *crop), normalised."""
-        resized = F.interpolate(images, self._resized(images), mode=self.mode, antialias=True)
-        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        return (_centre_crop(resized, self.crop).clamp(0, 1) - mean) / std
+def prepare(images: Tensor, how: Preprocessing) -> Tensor:
+    """(n, 3, h, w) in [0, 1] -> (n, 3, *crop), or (n, 3, resized) without a crop; normalised."""
+    if how.lower_square and images.shape[2] > images.shape[3]:
+        images = images[:, :, -images.shape[3] :]
+    if how.squash:
+        images = _resize(images, how.squash, how)
+    images = _resize(images, _target(images, how.resize), how)
+    if how.crop:
+        images = _centre_crop(images, how.crop)
+    mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (how.mean, how.std))
+    return (images - mean) / std
 
-    def _resized(self, images: Tensor) -> tuple[int, int]:
-        if isinstance(self.resize, tuple):
-            return self.resize
-        height, width = images.shape[-2:]
-        shorter = min(height, width)
-        return height * self.resize // shorter, width * self.resize // shorter
+
+def in_batches(
+    encode: Callable[[Tensor], Tensor], images: Tensor, batch: int, device: torch.device | str
+) -> Tensor:
+    """Encode (n, 3, h, w) part by part -> (n, d) float32 of unit length, on the CPU."""
+    parts = [encode(part) for part in images.float().to(device).split(batch)]
+    return F.normalize(torch.cat(parts).float(), dim=-1).cpu()
 
 
 class CLIPEncoder:
-    """A transformers `CLIPModel`, in float32, with its tokenizer and its own preprocessing."""
+    """A transformers `CLIPModel`, in float32, with its tokenizer and its preprocessing."""
 
     def __init__(
         self,
         model: CLIPModel,
         tokenizer: Any,
-        preprocess: Preprocess,
+        preprocessing: Preprocessing,
         name: str,
         batch: int = 32,
     ) -> None:
         self.model = model.eval().requires_grad_(False).float()
         self.tokenizer = tokenizer
-        self.preprocess = preprocess
+        self.preprocessing = preprocessing
         self.name = name
         self.batch = batch
+        self.temperature = math.exp(float(model.logit_scale))
 
     @classmethod
-    def from_folder(cls, path: str | Path, device: str = "cpu") -> CLIPEncoder:
+    def from_folder(
+        cls, path: str | Path, device: str = "cpu", geometry: str = "own"
+    ) -> CLIPEncoder:
         """Load from a `from_pretrained` folder; never downloads.
 
         Raises MetricUnavailable when the folder, its weights or its preprocessing file is absent,
@@ -116,19 +114,16 @@ class CLIPEncoder:
         folder = Path(path)
         if not (folder / "config.json").is_file():
             raise MetricUnavailable("clip", f"no CLIP weights in {folder}", HOW_TO_GET_CLIP)
-        preprocess = Preprocess.from_folder(folder)
+        preprocessing = read_preprocessing(folder, geometry)
         model = _load_model(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return cls(model.to(device), tokenizer, preprocess, folder.name)
+        name = label(folder) if geometry == "own" else f"{label(folder)}, {geometry}"
+        return cls(model.to(device), tokenizer, preprocessing, name)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [0, 1] -> (n, d) float32 of unit length, on the CPU."""
-        chunks = [
-            projected(self.model, self.model.get_image_features(pixel_values=self.preprocess(part)))
-            for part in images.float().to(self.model.device).split(self.batch)
-        ]
-        return F.normalize(torch.cat(chunks), dim=-1).cpu()
+        return in_batches(self._project, images, self.batch, self.model.device)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -144,6 +139,10 @@ class CLIPEncoder:
             input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
         )
         return F.normalize(projected(self.model, features), dim=-1).cpu()
+
+    def _project(self, images: Tensor) -> Tensor:
+        pixels = prepare(images, self.preprocessing)
+        return projected(self.model, self.model.get_image_features(pixel_values=pixels))
 
 
 def projected(model: CLIPModel, features: Any) -> Tensor:
@@ -173,18 +172,18 @@ def _load_model(folder: Path) -> CLIPModel:
     return model
 
 
-def _processor_config(folder: Path) -> Mapping[str, Any]:
-    """Read `preprocessor_config.json`, or its part of transformers 5's `processor_config.json`."""
-    alone, combined = folder / "preprocessor_config.json", folder / "processor_config.json"
-    if alone.is_file():
-        found: Mapping[str, Any] = json.loads(alone.read_text(encoding="utf-8"))
-        return found
-    if combined.is_file():
-        inner: Mapping[str, Any] = json.loads(combined.read_text(encoding="utf-8"))
-        return inner.get("image_processor", {})
-    raise MetricUnavailable(
-        "clip", f"no {alone.name} in {folder}", "it must state size, image_mean and image_std"
-    )
+def _target(images: Tensor, resize: int | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(resize, tuple):
+        return resize
+    height, width = images.shape[-2:]
+    shorter = min(height, width)
+    return height * resize // shorter, width * resize // shorter
+
+
+def _resize(images: Tensor, size: tuple[int, int], how: Preprocessing) -> Tensor:
+    """Bicubic sampling overshoots; pictures on disk cannot, so values are kept in [0, 1]."""
+    made = F.interpolate(images, size, mode=how.filter, antialias=how.antialias)
+    return made.clamp(0, 1)
 
 
 def _centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,25 +1,23 @@
 """Amount of motion, so that a frozen video cannot pass for a consistent one.
 
-Shapes: f frames, p = f-1 pairs, h height, w width.
+Shapes: f frames, p = f-1 pairs, n pairs of sampled frames, h height, w width.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from metrics.accumulate import ClipMean
+from metrics.aperture import observable, observable_length, shows_motion
 from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
 from metrics.errors import MetricUnavailable
-from metrics.flow import dis_forward, to_levels
-from metrics.shared import source_flow
+from metrics.flow import to_levels
+from metrics.shared import estimator, output_estimate, require_source, source_estimate
 
-NAME = "motion/ratio"
+NAME, EPE, DYNAMIC = "motion/ratio", "motion/epe", "motion/dynamic_degree"
 STILL = 0.01  # pixels a frame, mean over the clip
-
-
-def mean_length(flow: Tensor) -> Tensor:
-    """Flow (p, 2, h, w) -> (p,) float64 mean length of its vectors, in pixels."""
-    return flow.double().square().sum(1).sqrt().mean((1, 2))
+SAMPLED_FPS = 8
 
 
 def motion_ratio(output: Tensor, source: Tensor) -> Tensor:
@@ -38,29 +36,101 @@ def motion_ratio(output: Tensor, source: Tensor) -> Tensor:
     return output / reference
 
 
+def end_point_error(output: Tensor, source: Tensor, shown: Tensor) -> Tensor:
+    """Mean length of the difference of two flows: (p,) float64 pixels.
+
+    output, source: (p, 2, h, w). shown: (p, h, w) bool, the pixels that count.
+    """
+    lengths = (output - source).double().square().sum(1).sqrt()
+    return (lengths * shown).sum((1, 2)) / shown.sum((1, 2)).clamp(min=1)
+
+
+def top_motion(flow: Tensor) -> Tensor:
+    """Mean of the longest 5 % (rounded down) of the vectors: flow (n, 2, h, w) -> (n,) pixels."""
+    lengths = flow.square().sum(1).sqrt().flatten(1)
+    return lengths.topk(int(lengths.shape[1] * 0.05), dim=1).values.mean(1)
+
+
+def sampling_step(fps: float) -> int:
+    """Frames from one sampled frame to the next, for about 8 a second; halves round to even."""
+    return max(1, round(fps / SAMPLED_FPS))
+
+
+def is_dynamic(scores: Tensor, height: int, width: int) -> bool:
+    """Whether enough pairs move: VBench's dynamic degree of one video.
+
+    scores: (n,) of `top_motion`. height, width: of the frames. At least round(4 (n+1) / 16) pairs
+    (halves to even) must exceed 6 min(height, width) / 256 pixels; for two frames that is none.
+    """
+    moving = (scores > 6 * min(height, width) / 256).sum().item()
+    return moving >= round(4 * (len(scores) + 1) / 16)
+
+
 def ratio(inputs: MetricInputs) -> MetricValue:
-    """`motion/ratio`: one value per pair. Both motions are estimated with DIS."""
+    """`motion/ratio`: one value per pair. Both motions are estimated in the same way."""
     require_pairs(NAME, len(inputs.frames))
-    source = mean_length(_source_dis(inputs))
-    output = mean_length(dis_forward(to_levels(inputs.frames)))
+    pictures, before = to_levels(inputs.frames), to_levels(require_source(NAME, inputs))
+    source = observable_length(source_estimate(NAME, inputs), before[:-1])
+    output = observable_length(output_estimate(inputs), pictures[:-1])
     return mean_of(
         motion_ratio(output, source),
-        flow="dis",
+        flow=estimator(inputs).name,
         source_pixels_per_frame=source.mean().item(),
         output_pixels_per_frame=output.mean().item(),
     )
 
 
-def _source_dis(inputs: MetricInputs) -> Tensor:
-    """DIS flow (p, 2, h, w) of the source; shared with the warping error unless that is exact."""
-    if inputs.flow is not None and inputs.flow.source == "exact":
-        return dis_forward(to_levels(inputs.source))
-    return source_flow(inputs).forward
+def epe(inputs: MetricInputs) -> MetricValue:
+    """`motion/epe`: one value per pair, pixels. Both flows are estimated in the same way."""
+    require_pairs(EPE, len(inputs.frames))
+    before = to_levels(require_source(EPE, inputs))[:-1]
+    flows = output_estimate(inputs), source_estimate(EPE, inputs)
+    output, source = (observable(flow, before) for flow in flows)
+    return mean_of(
+        end_point_error(output, source, shows_motion(before)), flow=estimator(inputs).name
+    )
+
+
+def dynamic_degree(inputs: MetricInputs) -> MetricValue:
+    """`motion/dynamic_degree`: 0 or 1; the series is the fast motion of each sampled pair, pixels.
+
+    Raises MetricUnavailable when the frame rate is unknown or fewer than two frames are sampled.
+    """
+    if not inputs.fps:
+        raise MetricUnavailable(DYNAMIC, "samples 8 frames a second, but the rate is not known")
+    step = sampling_step(inputs.fps)
+    sampled = inputs.frames[::step]
+    require_pairs(DYNAMIC, len(sampled))
+    used = estimator(inputs)
+    flow = output_estimate(inputs) if step == 1 else used.forward(to_levels(sampled))
+    scores = top_motion(flow)
+    moving = is_dynamic(scores, *inputs.frames.shape[-2:])
+    detail = {"flow": used.name, "frames_used": len(sampled)}
+    return MetricValue(float(moving), tuple(scores.double().tolist()), detail)
+
+
+def _dynamic_series(flow: Tensor, height: int, width: int) -> Tensor:
+    return torch.tensor([float(is_dynamic(top_motion(flow), height, width))])
 
 
 class MotionRatio(ClipMean):
-    """`motion/ratio` over many clips; best at 1, so neither higher nor lower is better."""
+    """`motion/ratio` over clips: motion of output and source, each (p,) pixels a frame.
 
-    def update(self, output_flow: Tensor, source_flow: Tensor) -> None:
-        """Add a clip by the estimated flow of output and source, each (p, 2, h, w) pixels."""
-        self.add(motion_ratio(mean_length(output_flow), mean_length(source_flow)))
+    Best at 1, so neither higher nor lower is better.
+    """
+
+    series = staticmethod(motion_ratio)
+
+
+class EndPointError(ClipMean):
+    """`motion/epe` over clips: flow of output and source (p, 2, h, w), pixels that count."""
+
+    higher_is_better = False
+    series = staticmethod(end_point_error)
+
+
+class DynamicDegree(ClipMean):
+    """`motion/dynamic_degree`: share of moving clips, by flow (n, 2, h', w') and frame h, w."""
+
+    higher_is_better = True
+    series = staticmethod(_dynamic_series)

@@ -1,48 +1,57 @@
-"""Several metrics on one clip, sharing the encoder pass and the flow."""
+"""One metric on one output: the function that the runner and `crossframe score` share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from crossframe.errors import Diverged, UserError
+from crossframe.registry import Registry
 from metrics import METRICS
-from metrics.base import Memo, MetricInputs, MetricValue, Unavailable
+from metrics.base import MetricInputs, MetricValue, Unavailable
 from metrics.encoders import ImageTextEncoder
-from metrics.errors import MetricUnavailable
 from metrics.flow import FlowFields
 
 
-@torch.no_grad()
-def score(
-    frames: Tensor,
-    source: Tensor,
-    metrics: Sequence[str],
+def measure(
+    name: str,
+    inputs: MetricInputs,
     *,
-    prompt: str = "",
-    flow: FlowFields | None = None,
+    flow: Callable[[], FlowFields] | None = None,
+    encoder: Callable[[], ImageTextEncoder] | None = None,
+    registry: Registry = METRICS,
+) -> MetricValue | Unavailable:
+    """Compute one metric by id; metrics of the same `inputs` share encoder passes and flows.
+
+    flow, encoder: give the source's flow and the encoder, and are called only when the metric needs
+    them and `inputs` lacks them. What the metric cannot do without makes it `Unavailable`. Raises
+    UserError for an unknown id, Diverged for a value that is not finite.
+    """
+    needs = registry.entry(name).extra.get("needs", ())
+    given: dict[str, Any] = {}
+    try:
+        if "flow" in needs and flow is not None and inputs.flow is None:
+            given["flow"] = flow()
+        if "clip" in needs and encoder is not None and inputs.encoder is None:
+            given["encoder"] = encoder()
+        compute: Callable[[MetricInputs], MetricValue] = registry.load(name)
+        with torch.inference_mode():
+            return compute(replace(inputs, **given))
+    except Diverged:
+        raise
+    except UserError as error:
+        return Unavailable(str(error))
+
+
+def measure_all(
+    names: Sequence[str],
+    inputs: MetricInputs,
+    *,
+    flow: Callable[[], FlowFields] | None = None,
     encoder: Callable[[], ImageTextEncoder] | None = None,
 ) -> dict[str, MetricValue | Unavailable]:
-    """Compute metrics by id; the frames are encoded at most once.
-
-    frames, source: (f, 3, h, w) in [0, 1], the output and the clip it was made from. flow: of the
-    source; None estimates it where it is needed. encoder: gives the encoder, called only when a
-    metric needs one. A metric that cannot be computed is `Unavailable`; bad frames, an unknown
-    id or a value that is not finite raise UserError.
-    """
-    inputs = MetricInputs(frames, source, prompt, flow, memo=Memo())
-    return {name: _measure(name, inputs, encoder) for name in metrics}
-
-
-def _measure(
-    name: str, inputs: MetricInputs, encoder: Callable[[], ImageTextEncoder] | None
-) -> MetricValue | Unavailable:
-    compute: Callable[[MetricInputs], MetricValue] = METRICS.load(name)
-    try:
-        if encoder is not None and "clip" in METRICS.entry(name).extra.get("needs", ()):
-            inputs = replace(inputs, encoder=encoder())
-        return compute(inputs)
-    except MetricUnavailable as error:
-        return Unavailable(str(error))
+    """Compute several metrics of one output, by id; see `measure`."""
+    return {name: measure(name, inputs, flow=flow, encoder=encoder) for name in names}

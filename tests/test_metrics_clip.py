@@ -1,9 +1,6 @@
 import json
 import math
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +14,9 @@ from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from crossframe.errors import UserError
+from crossframe.errors import Diverged, UserError
 from crossframe.files import write_json
-from metrics import METRICS
-from metrics.accumulate import ClipMean
-from metrics.base import MetricInputs, MetricValue, Unavailable, mean_of
+from metrics.base import MetricInputs, MetricValue, mean_of
 from metrics.clip_frame import (
     AllPairsFrameSimilarity,
     ConsecutiveFrameSimilarity,
@@ -29,11 +24,28 @@ from metrics.clip_frame import (
     all_pairs_cosines,
     consecutive,
     consecutive_cosines,
+    first,
+    first_cosines,
+    vbench,
+    vbench_cosines,
 )
-from metrics.clip_text import TextSimilarity, cosine, text_cosines
-from metrics.encoders import CLIPEncoder, Preprocess, projected
+from metrics.clip_text import (
+    PREFIX,
+    ClipScore25,
+    FrameAccuracy,
+    TextSimilarity,
+    accuracy,
+    clipscore,
+    clipscores,
+    cosine,
+    frame_hits,
+    scaled_cosines,
+    tgve,
+    x100,
+)
+from metrics.encoders import CLIPEncoder, load_encoder, prepare, projected
 from metrics.errors import MetricUnavailable
-from metrics.score import score
+from metrics.preprocessing import read_preprocessing
 
 SIZE, WIDE, PROJECTED, TOKENS = 32, 24, 16, 6
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
@@ -109,9 +121,11 @@ class Angles:
     """Each frame's embedding is a direction in the plane, given by its mean red value times pi."""
 
     name = "angles"
+    temperature = 7.0
 
     def __init__(self):
         self.passes = 0
+        self.texts = []
 
     def encode_images(self, images):
         self.passes += 1
@@ -119,7 +133,10 @@ class Angles:
         return torch.stack((angle.cos(), angle.sin()), dim=1)
 
     def encode_text(self, texts):
-        return torch.tensor([[1.0, 0.0]]).expand(len(texts), 2)
+        """A text that begins with a number is the direction at so many degrees, others 0."""
+        self.texts += texts
+        words = [text.split()[0] for text in texts]
+        return directions([float(word) if word.isdigit() else 0.0 for word in words]).float()
 
 
 def at_angles(degrees):
@@ -140,12 +157,36 @@ FLICKER = [10.0 * (t % 2) for t in range(8)]
 
 
 @pytest.mark.parametrize(
-    ("degrees", "step", "pairs"), [(DRIFT, 0.9848, 0.8284), (FLICKER, 0.9848, 0.9913)]
+    ("degrees", "step", "pairs", "start", "mixed"),
+    [(DRIFT, 0.9848, 0.8284, 0.7202, 0.8525), (FLICKER, 0.9848, 0.9913, 0.9913, 0.9881)],
 )
-def test_drift_and_flicker(degrees, step, pairs):
+def test_drift_and_flicker(degrees, step, pairs, start, mixed):
     features = directions(degrees)
     assert consecutive_cosines(features).mean() == pytest.approx(step, abs=5e-5)
     assert all_pairs_cosines(features).mean() == pytest.approx(pairs, abs=5e-5)
+    assert first_cosines(features).mean() == pytest.approx(start, abs=5e-5)
+    assert vbench_cosines(features).mean() == pytest.approx(mixed, abs=5e-5)
+
+
+def test_all_pairs_ignores_the_order_of_frames_and_the_others_do_not():
+    features = torch.randn(6, 5, generator=torch.Generator().manual_seed(3))
+    shuffled = features[[3, 0, 5, 1, 4, 2]]
+    assert all_pairs_cosines(shuffled).mean() == pytest.approx(
+        all_pairs_cosines(features).mean().item()
+    )
+    for cosines in (consecutive_cosines, first_cosines, vbench_cosines):
+        assert abs(cosines(shuffled).mean() - cosines(features).mean()) > 1e-3
+
+
+def test_vbench_is_that_of_the_published_code():
+    case, tolerances = golden("vbench_consistency")
+    series = [vbench_cosines(case[f"input/features_{video}"]) for video in "ab"]
+    for part in ("subject", "background"):
+        one_by_one = torch.stack([values.mean() for values in series])
+        gap = (one_by_one - case[f"output/{part}_video"]).abs().max()
+        assert gap <= tolerances[f"output/{part}_video"]
+        pooled = torch.cat(series).mean()
+        assert abs(pooled - case[f"output/{part}_dataset"]) <= tolerances[f"output/{part}_dataset"]
 
 
 def test_three_frames_in_closed_form():
@@ -169,9 +210,46 @@ def test_frame_score_is_that_of_the_published_code():
 
 def test_text_score_is_that_of_the_published_code():
     case, tolerances = golden("tgve_text_score")
-    cosines = text_cosines(case["input/image_embeds"], case["input/text_embed"])
-    value = case["input/logit_scale"].exp() * cosines.mean()
-    assert abs(value - case["output/text_score"].item()) <= tolerances["output/text_score"]
+    value = scaled_cosines(
+        case["input/image_embeds"], case["input/text_embed"], case["input/logit_scale"].exp()
+    ).mean()
+    for name in ("output/text_score", "output/pick_score"):
+        assert abs(value - case[name].item()) <= tolerances[name]
+
+
+def test_scales_of_the_text_score():
+    inputs = MetricInputs(at_angles([0.0, 60.0, 120.0]), prompt="0 a star", encoder=Angles())
+    assert x100(inputs).series == pytest.approx((100, 50, -50), abs=1e-4)
+    assert tgve(inputs).series == pytest.approx((7, 3.5, -3.5), abs=1e-5)
+    assert tgve(inputs).detail["temperature"] == 7
+    assert inputs.encoder.texts == ["0 a star"]
+    assert clipscore(inputs).series == pytest.approx((2.5, 1.25, 0), abs=1e-6)
+    assert inputs.encoder.texts[1] == PREFIX + "0 a star"
+
+
+def test_clipscore_clamps_each_frame():
+    features, text = directions([0.0, 180.0]), directions([0.0])[0]
+    assert clipscores(features, text).tolist() == [2.5, 0]
+
+
+def test_frame_accuracy_counts_frames_nearer_to_the_target_and_ties():
+    features, target, source = directions([0.0, 44.0, 46.0, 90.0]), *directions([0.0, 90.0])
+    assert frame_hits(features, target, source).tolist() == [1, 1, 0, 0]
+    assert frame_hits(features, target, target).tolist() == [1, 1, 1, 1]
+    inputs = MetricInputs(
+        at_angles([0.0, 40.0, 80.0, 90.0]),
+        prompt="0 target",
+        source_prompt="90 source",
+        encoder=Angles(),
+    )
+    assert accuracy(inputs).series == (1, 1, 0, 0)
+    assert accuracy(inputs).value == 0.5
+
+
+def test_frame_accuracy_needs_the_source_prompt():
+    inputs = MetricInputs(at_angles([0.0]), prompt="a", encoder=Angles())
+    with pytest.raises(MetricUnavailable, match="what the source shows"):
+        accuracy(inputs)
 
 
 def test_adapters_report_series_and_encoder():
@@ -184,6 +262,8 @@ def test_adapters_report_series_and_encoder():
     assert value.detail == {"encoder": "angles"}
     assert len(all_pairs(inputs).series) == 3
     assert cosine(inputs).series == pytest.approx((1, cos(30), cos(90)), abs=1e-6)
+    assert first(inputs).series == pytest.approx((cos(30), cos(90)), abs=1e-6)
+    assert vbench(inputs).series[1] == pytest.approx((cos(60) + cos(90)) / 2, abs=1e-6)
     assert inputs.encoder.passes == 1
 
 
@@ -194,7 +274,7 @@ def test_a_constant_video_is_fully_consistent(encoder):
     assert all_pairs(inputs).value == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("metric", [consecutive, all_pairs])
+@pytest.mark.parametrize("metric", [consecutive, all_pairs, first, vbench])
 def test_one_frame_has_no_consistency(metric):
     one = torch.rand(1, 3, 16, 16)
     with pytest.raises(MetricUnavailable, match="clip has 1"):
@@ -269,23 +349,8 @@ def test_preprocessing_agrees_with_pillow(folder, height, width):
     left, top = (resized.width - SIZE) // 2, (resized.height - SIZE) // 2
     expected = np.asarray(resized.crop((left, top, left + SIZE, top + SIZE))) / 255
     images = torch.from_numpy(levels).permute(2, 0, 1)[None].float() / 255
-    pixels = Preprocess.from_folder(folder)(images)[0].permute(1, 2, 0).numpy() * STD + MEAN
+    pixels = prepare(images, read_preprocessing(folder))[0].permute(1, 2, 0).numpy() * STD + MEAN
     assert np.abs(pixels - expected).max() < 2 / 255
-
-
-def test_preprocessing_may_squash_and_may_be_nested(tmp_path):
-    squash = {"size": {"height": 8, "width": 8}, "image_mean": MEAN, "image_std": STD}
-    write_json(tmp_path / "processor_config.json", {"image_processor": squash})
-    assert Preprocess.from_folder(tmp_path)(torch.rand(2, 3, 20, 31)).shape == (2, 3, 8, 8)
-
-
-@pytest.mark.parametrize(
-    "change", [{"resample": 4}, {"image_mean": None}, {"size": {"longest": 2}}]
-)
-def test_preprocessing_that_is_not_understood_is_an_error(tmp_path, change):
-    write_json(tmp_path / "preprocessor_config.json", PREPROCESSING | change)
-    with pytest.raises(UserError, match="image processor"):
-        Preprocess.from_folder(tmp_path)
 
 
 def test_an_absent_encoder_says_what_to_do(tmp_path):
@@ -308,38 +373,17 @@ def test_half_a_checkpoint_is_not_filled_with_noise(tmp_path, folder):
         CLIPEncoder.from_folder(tmp_path)
 
 
-def test_score_encodes_once_and_only_when_asked():
-    angles, asked = Angles(), []
-
-    def open_encoder():
-        asked.append(1)
-        return angles
-
-    frames, source = at_angles([0.0, 90.0, 0.0]), torch.rand(3, 3, 16, 16)
-    score(frames, source, ["motion/ratio"], encoder=open_encoder)
-    assert not asked
-    ids = ["clip_frame/consecutive", "clip_frame/all_pairs", "clip_text/cosine"]
-    scores = score(frames, source, ids, prompt="a", encoder=open_encoder)
-    assert list(scores) == ids
-    assert angles.passes == 1
-    assert scores["clip_frame/consecutive"].value == pytest.approx(0, abs=1e-6)
-    assert scores["clip_text/cosine"].value == pytest.approx(2 / 3)
+def test_an_encoder_is_found_by_folder_and_named_with_its_geometry(folder):
+    assert load_encoder(str(folder)).name == folder.name
+    changed = load_encoder(str(folder), "tgve")
+    assert changed.name == f"{folder.name}, tgve"
+    assert changed.preprocessing.squash == (480, 480)
+    assert changed.temperature == pytest.approx(math.exp(changed.model.logit_scale.item()))
 
 
-def test_score_goes_on_without_the_encoder(tmp_path):
-    frames = torch.rand(2, 3, 16, 16)
-    ids = ["clip_frame/consecutive", "motion/ratio"]
-    scores = score(frames, frames, ids, encoder=lambda: CLIPEncoder.from_folder(tmp_path))
-    assert isinstance(scores["clip_frame/consecutive"], Unavailable)
-    assert "no CLIP weights" in scores["clip_frame/consecutive"].record()["unavailable"]
-    assert scores["motion/ratio"].record()["value"] == pytest.approx(1)
-    assert isinstance(score(frames, frames, ids[:1])[ids[0]], Unavailable)
-
-
-def test_score_refuses_unknown_ids():
-    frames = torch.rand(2, 3, 16, 16)
-    with pytest.raises(UserError, match="clip_frame/consecutive"):
-        score(frames, frames, ["clip_frame/consecutiv"])
+def test_an_encoder_that_is_not_here_comes_with_its_command():
+    with pytest.raises(MetricUnavailable, match="hf download nobody/nothing"):
+        load_encoder("nobody/nothing")
 
 
 @pytest.mark.parametrize(
@@ -359,9 +403,9 @@ def test_bad_frames_are_errors(frames, message):
 
 
 def test_values_must_be_finite():
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(Diverged, match="not finite"):
         mean_of(torch.tensor([1.0, math.nan]))
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(Diverged, match="not finite"):
         MetricValue(math.inf, ())
 
 
@@ -390,37 +434,15 @@ def test_accumulators_average_clips():
     text = TextSimilarity()
     text.update(directions([0.0, 60.0]), directions([0.0])[0])
     assert text.compute() == pytest.approx(0.75)
+    score = ClipScore25()
+    score.update(directions([0.0, 180.0]), directions([0.0])[0])
+    assert score.compute() == pytest.approx(1.25)
+    hits = FrameAccuracy()
+    hits.update(directions([0.0, 10.0, 80.0]), *directions([0.0, 90.0]))
+    assert hits.compute() == pytest.approx(2 / 3)
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
 def test_an_accumulator_without_clips_has_no_value():
     with pytest.raises(UserError, match="no clip"):
         TextSimilarity().compute()
-
-
-@pytest.mark.parametrize("name", METRICS.names())
-def test_every_entry_is_complete_and_leads_somewhere(name):
-    extra = METRICS.entry(name).extra
-    low, high = extra["range"]
-    assert extra["direction"] in {"higher", "lower", "target"}
-    assert ("target" in extra) == (extra["direction"] == "target")
-    assert low < (math.inf if high is None else high)
-    assert set(extra["needs"]) <= {"clip", "source", "prompt", "flow"}
-    assert extra["unit"]
-    assert len(extra["definition"]) > 100
-    assert extra["version"] >= 1
-    json.dumps(dict(extra))
-    assert callable(METRICS.load(name))
-    module, _, attribute = extra["torchmetric"].partition(":")
-    accumulator = getattr(sys.modules[module], attribute)()
-    assert isinstance(accumulator, ClipMean)
-    expected = {"higher": True, "lower": False, "target": None}[extra["direction"]]
-    assert accumulator.higher_is_better is expected
-
-
-def test_the_table_needs_no_torch():
-    code = (
-        "import sys, metrics; assert len(metrics.METRICS) >= 5; assert 'torch' not in sys.modules"
-    )
-    root = Path(__file__).parent.parent
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

@@ -11,11 +11,14 @@ from safetensors.torch import load_file
 from crossframe.errors import UserError
 from metrics.flow import (
     consistent,
+    consistent_linear,
     dis_flow,
     dis_forward,
     exact_flow,
+    from_first,
     in_bounds,
     to_levels,
+    visible_lai2018,
     warp_backward,
 )
 
@@ -99,14 +102,42 @@ def test_in_bounds_includes_the_outermost_pixel_centres():
 
 def test_consistency_check_is_the_published_one():
     case, _ = golden("lai_occlusion")
-    forward, backward = case["input/fw_flow"], case["input/bw_flow"]
-    across = torch.zeros_like(forward)
-    across[..., :-1] = forward.diff(dim=-1)
-    down = torch.zeros_like(forward)
-    down[..., :-1, :] = forward.diff(dim=-2)
-    gradient = across.square().sum(1) + down.square().sum(1)
-    boundary = gradient > 0.01 * forward.square().sum(1) + 0.002
-    assert torch.equal(~consistent(forward, backward) | boundary, case["output/occlusion"])
+    visible = visible_lai2018(case["input/fw_flow"], case["input/bw_flow"])
+    assert torch.equal(~visible, case["output/occlusion"])
+
+
+@pytest.mark.parametrize(("length", "squared", "linear"), [(20, 2.92, 0.9), (40, 5.7, 1.3)])
+def test_the_two_checks_allow_different_gaps(length, squared, linear):
+    flow = constant_flow(1, 8, 8, length, 0)
+    for check, gap in ((consistent, squared), (consistent_linear, linear)):
+        for factor, passes in ((0.98, True), (1.04, False)):
+            reverse = constant_flow(1, 8, 8, -length, gap * factor)
+            assert bool(check(flow, reverse).all()) is passes
+
+
+def test_the_linear_check_takes_the_length_where_the_pixel_is():
+    """GMFlow's code warps the reverse flow for the gap but not for the threshold."""
+    flow = constant_flow(1, 4, 40, 20, 0)
+    reverse = torch.zeros(1, 2, 4, 40)
+    reverse[..., 20:] = torch.tensor([-19.2, 0.0]).view(2, 1, 1)
+    agreed = consistent_linear(flow, reverse)[0, 0]
+    assert not agreed[:20].any()  # gap .8, threshold .01 (20 + 0) + .5 = .7
+    reverse[..., :20] = torch.tensor([-19.2, 0.0]).view(2, 1, 1)
+    assert consistent_linear(flow, reverse)[0, 0, :20].all()  # threshold .892
+
+
+def test_paths_add_up_and_stop_where_a_step_is_hidden():
+    forward = np.zeros((3, 8, 12, 2), np.float32)
+    forward[..., 0] = 2
+    hidden = np.zeros((3, 8, 12), bool)
+    hidden[1, 3, 5] = True
+    path, seen = from_first(exact_flow(forward, -forward, hidden, np.zeros_like(hidden)))
+    assert path[:, 0, 0, 0].tolist() == [2, 4, 6]
+    assert seen[:, 0].sum(1).tolist() == [10, 8, 6]
+    # (5, 3) of frame 1 is (3, 3) of frame 0.
+    assert not seen[1, 3, 3]
+    assert not seen[2, 3, 3]
+    assert seen[1, 3, 2]
 
 
 def test_exact_flow_keeps_the_truth_and_masks_what_leaves():

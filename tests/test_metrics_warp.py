@@ -1,13 +1,24 @@
 import numpy as np
 import pytest
 import torch
-from test_metrics_flow import constant_flow, golden, rolling
+from test_metrics_flow import golden, rolling
 
 from metrics.base import MetricInputs
 from metrics.errors import MetricUnavailable
-from metrics.flow import dis_flow, exact_flow
-from metrics.motion import MotionRatio, mean_length, motion_ratio, ratio
-from metrics.warp import SourceFlowWarpError, residual, source_flow, warp_error
+from metrics.flow import exact_flow
+from metrics.warp import (
+    AlignedPixelError,
+    LaiWarpError,
+    LongTermWarpError,
+    SourceFlowWarpError,
+    lai2018,
+    long_term,
+    output_flow,
+    pixel_mse,
+    residual,
+    source_flow,
+    warp_error,
+)
 
 
 def to_tensor(frames):
@@ -105,9 +116,9 @@ def test_warp_error_estimates_a_flow_that_is_not_given():
     assert value.value < unaligned / 20
 
 
-@pytest.mark.parametrize("metric", [source_flow, ratio])
+@pytest.mark.parametrize("metric", [source_flow, output_flow, long_term, lai2018, pixel_mse])
 def test_one_frame_cannot_be_compared(metric):
-    with pytest.raises(MetricUnavailable, match="has 1"):
+    with pytest.raises(MetricUnavailable, match=r"has 1|needs 3"):
         metric(inputs(torch.rand(1, 3, 16, 16)))
 
 
@@ -115,39 +126,6 @@ def test_residual_is_signed():
     frames = torch.zeros(2, 3, 8, 8)
     frames[0] = 0.25
     assert torch.equal(residual(frames, torch.zeros(1, 2, 8, 8)), torch.full((1, 3, 8, 8), -0.25))
-
-
-def test_mean_length():
-    flow = constant_flow(2, 4, 5, 3, 4).clone()
-    flow[1] = 0
-    assert mean_length(flow).tolist() == [5, 0]
-
-
-def test_motion_ratio_is_the_ratio_of_means():
-    series = motion_ratio(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0]))
-    assert series.mean() == 1.5 / 2
-
-
-@pytest.mark.parametrize(("dx", "expected"), [(4, 2.0), (2, 1.0), (1, 0.5)])
-def test_motion_ratio_of_translations(dx, expected):
-    source = to_tensor(rolling(4, 2, 0))
-    value = ratio(inputs(to_tensor(rolling(4, dx, 0)), source))
-    assert value.value == pytest.approx(expected, rel=0.1)
-    assert len(value.series) == 3
-
-
-def test_the_source_has_ratio_one_and_the_frozen_frame_zero():
-    source = to_tensor(rolling(3, 2, 1))
-    exact = true_flow(2, 64, 2, 1)
-    assert ratio(inputs(source, flow=exact)).value == pytest.approx(1, abs=1e-12)
-    assert ratio(inputs(source)).value == pytest.approx(1, abs=1e-12)
-    assert ratio(inputs(source[:1].expand_as(source), source)).value == 0
-
-
-def test_a_still_source_has_no_ratio():
-    still = to_tensor(rolling(1, 0, 0)).expand(3, -1, -1, -1)
-    with pytest.raises(MetricUnavailable, match="source moves"):
-        ratio(inputs(still))
 
 
 def test_accumulators_average_clips():
@@ -158,9 +136,6 @@ def test_accumulators_average_clips():
         frames[1::2] += step
         metric.update(frames, true_flow(count - 1, side, 0, 0))
     assert metric.compute() == pytest.approx((0.01 + 0.09) / 2, rel=1e-4)
-    motion = MotionRatio()
-    motion.update(constant_flow(2, 4, 4, 3, 4), constant_flow(2, 4, 4, 0, 10))
-    assert motion.compute() == pytest.approx(0.5)
 
 
 def test_accumulator_refuses_what_the_metric_refuses():
@@ -169,8 +144,87 @@ def test_accumulator_refuses_what_the_metric_refuses():
         SourceFlowWarpError().update(torch.rand(2, 3, 16, 16), true_flow(1, 16, 0, 0, hidden))
 
 
-def test_shared_dis_flow_and_its_own_estimate_agree():
-    frames = rolling(3, 2, 0)
-    given = ratio(inputs(to_tensor(rolling(3, 3, 0)), to_tensor(frames), flow=dis_flow(frames)))
-    own = ratio(inputs(to_tensor(rolling(3, 3, 0)), to_tensor(frames)))
-    assert given == own
+def test_lai_compares_what_leaves_the_picture_with_its_border():
+    """A pure translation is 0 with the in-picture test and not in the published definition."""
+    frames = to_tensor(rolling(3, 5, 0))
+    flow = true_flow(2, 64, 5, 0)
+    published, ours = lai2018(inputs(frames, flow=flow)), source_flow(inputs(frames, flow=flow))
+    assert published.detail["coverage"] == 1
+    assert published.value > 1e-4
+    assert ours.value < 1e-9
+
+
+def test_lai_masks_the_edges_of_motion_that_the_truth_does_not():
+    forward = np.zeros((1, 16, 16, 2), np.float32)
+    forward[:, :, 8:, 0] = 1.0
+    nothing = np.zeros((1, 16, 16), bool)
+    flow = exact_flow(forward, np.zeros_like(forward), nothing, nothing)
+    frames = torch.full((2, 3, 16, 16), 0.5)
+    frames[1, :, :, 7] = 1.0
+    assert source_flow(inputs(frames, flow=flow)).value > 0.01
+    assert lai2018(inputs(frames, flow=flow)).value == 0
+
+
+def test_pixel_mse_has_no_mask():
+    frames = torch.full((2, 3, 16, 16), 0.5)
+    frames[1, :, :4] = 1.0
+    hidden = np.zeros((1, 16, 16), bool)
+    hidden[:, :4] = True
+    flow = true_flow(1, 16, 0, 0, hidden)
+    assert source_flow(inputs(frames, flow=flow)).value < 1e-12
+    assert pixel_mse(inputs(frames, flow=flow)).value == pytest.approx(0.25 * 0.25)
+
+
+def test_output_flow_follows_the_output_and_needs_no_source():
+    frames = to_tensor(rolling(3, 2, 1))
+    value = output_flow(MetricInputs(frames))
+    assert value.detail["flow"] == "dis"
+    assert value.value < frames.diff(dim=0).square().mean().item() / 20
+    still = to_tensor(rolling(1, 0, 0)).expand(3, -1, -1, -1)
+    moving_source = inputs(still, frames, flow=true_flow(2, 64, 2, 1))
+    assert output_flow(moving_source).value < 1e-12
+    assert source_flow(moving_source).value > 1e-4
+
+
+def test_long_term_sees_drift_and_short_term_sees_flicker():
+    """Closed form: brightness 0, a/7, .. a against 0, a, 0, a, over 8 frames, without motion."""
+    flow = true_flow(7, 16, 0, 0)
+    ramp = torch.arange(8).view(8, 1, 1, 1) / 7 * 0.1 + 0.5
+    drift = inputs(ramp.expand(8, 3, 16, 16), flow=flow)
+    assert source_flow(drift).value == pytest.approx((0.1 / 7) ** 2, rel=1e-3)
+    squares = sum((0.1 * t / 7) ** 2 for t in range(2, 8)) / 6
+    assert long_term(drift).value == pytest.approx(squares, rel=1e-3)
+    switching = torch.full((8, 3, 16, 16), 0.5)
+    switching[1::2] += 0.1
+    flicker = inputs(switching, flow=flow)
+    assert source_flow(flicker).value == pytest.approx(0.01, rel=1e-3)
+    assert long_term(flicker).value == pytest.approx(0.01 * 3 / 6, rel=1e-3)
+
+
+def test_long_term_follows_a_translation_and_leaves_out_what_is_gone():
+    frames = to_tensor(rolling(6, 12, 0))
+    value = long_term(inputs(frames, flow=true_flow(5, 64, 12, 0)))
+    assert value.value < 1e-8
+    # The shift is 24, 36, 48, 60 of 64 pixels at frames 2..5.
+    assert value.detail["frames"] == [2, 3]
+    assert value.detail["coverage_min"] == pytest.approx(28 / 64)
+    with pytest.raises(MetricUnavailable, match="followed to frame 2"):
+        long_term(inputs(frames, flow=true_flow(5, 64, 25, 0)))
+
+
+def test_accumulators_of_the_other_errors():
+    frames, zero = torch.full((3, 3, 8, 8), 0.5), torch.zeros(2, 2, 8, 8)
+    frames[1] += 0.2
+    everywhere = torch.ones(2, 8, 8, dtype=torch.bool)
+    for metric, arguments, expected in (
+        (LaiWarpError(), (frames, zero, everywhere), 0.04),
+        (LongTermWarpError(), (frames, zero, everywhere), 0.02),
+        (AlignedPixelError(), (frames, zero), 0.04),
+    ):
+        metric.update(*arguments)
+        assert metric.compute() == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_a_source_there_is_no_source_flow():
+    with pytest.raises(MetricUnavailable, match="none is given"):
+        source_flow(MetricInputs(torch.rand(2, 3, 16, 16)))

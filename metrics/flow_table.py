@@ -1,0 +1,41 @@
+"""Estimators of optical flow by name. Torch-free.
+
+`extra` holds `networks` (names of `metrics.weights.NETWORKS`, which enter the keys of scores),
+`check`, the forward-backward check that goes with the estimator, and `version`.
+"""
+
+from __future__ import annotations
+
+from crossframe.registry import Entry, Registry
+
+FLOWS = Registry(
+    "flow estimator",
+    {
+        "dis": Entry(
+            "metrics.flow_estimators:DisFlow",
+            "OpenCV's DIS, medium preset, on grey frames; needs no weights",
+            {"networks": (), "check": "sundaram", "version": 1},
+        ),
+        "raft": Entry(
+            "metrics.flow_estimators:RaftFlow",
+            "RAFT (large, torchvision's C_T_V2 weights), 20 steps",
+            {
+                "networks": ("raft",),
+                "check": "sundaram",
+                "version": 1,
+                "install": "install the torchvision that matches your torch",
+            },
+        ),
+        "gmflow": Entry(
+            "metrics.flow_estimators:GmFlow",
+            "GMFlow through ptlflow, from a local checkpoint",
+            {
+                "networks": ("gmflow",),
+                "check": "gmflow",
+                "version": 1,
+                "install": "pip install 'crossframe[ptlflow]', best in an environment of its own",
+            },
+        ),
+    },
+    group="crossframe.flows",
+)
