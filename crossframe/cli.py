@@ -18,6 +18,7 @@ from crossframe.errors import UserError
 from crossframe.verbs.common import Tools
 
 VERBS: Mapping[str, str] = {
+    "clips": "crossframe.verbs.clips:clips",
     "describe": "crossframe.verbs.listing:describe",
     "gc": "crossframe.verbs.gc:gc",
     "list": "crossframe.verbs.listing:list_command",

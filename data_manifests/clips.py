@@ -38,7 +38,7 @@ SOURCES = Registry(
             "miniature.world:load_world_clip",
             "the rendered miniature world, with exact flow, occlusion, depth and masks",
             {
-                "code": ("miniature.world", "data_manifests.clips", "crossframe.keys"),
+                "code": ("miniature.world", "data_manifests", "crossframe"),
                 "packages": ("numpy",),
             },
         ),
@@ -62,7 +62,7 @@ SOURCES = Registry(
             {"names": _NAMES},
         ),
         "davis": Entry(_DATASET, "DAVIS 2017, 480p", {"names": _NAMES}),
-        "controlvideo": Entry(_DATASET, "the 25 videos of ControlVideo's tables", {"names": _NAMES}),
+        "controlvideo": Entry(_DATASET, "ControlVideo's 25 videos of DAVIS", {"names": _NAMES}),
         "tgve": Entry(_DATASET, "LOVEU-TGVE-2023, from your copy", {"names": _NAMES}),
         "v2vbench": Entry(_DATASET, "V2VBench, from your copy", {"names": _NAMES}),
         "balancecc": Entry(_DATASET, "BalanceCC, from your copy", {"names": _NAMES}),

@@ -69,7 +69,7 @@ def find_clip(facts: Manifest, name: str) -> Path | None:
 
 
 def clip_names(source: str) -> tuple[str, ...]:
-    """Return the names behind the prefix `source`: those listed, else those found on this machine."""
+    """Return the names behind a prefix: those the manifest lists, else those found here."""
     facts = manifest(source)
     return facts.names() or tuple(sorted(set(_found_names(facts))))
 
@@ -93,11 +93,8 @@ def missing(facts: Manifest) -> Iterator[Problem]:
     elif owner.kind == "own copy":
         if not dataset_folder(owner).is_dir():
             yield _absent_copy(owner)
-    else:
-        folder = dataset_folder(owner)
-        files = [file for file in owner.files if not is_here(folder, file)]
-        if files and not _any_clip(owner):
-            yield from (_absent_file(owner, file) for file in files)
+    elif owner.files and not _any_clip(owner):
+        yield from (_not_ready(owner, file) for file in owner.files)
 
 
 def is_here(folder: Path, file: DataFile) -> bool:
@@ -174,8 +171,12 @@ def _missing_in_package(facts: Manifest) -> Iterator[Problem]:
             yield Problem(str(folder / file.name), what, fix=facts.place)
 
 
-def _absent_file(facts: Manifest, file: DataFile) -> Problem:
+def _not_ready(facts: Manifest, file: DataFile) -> Problem:
+    """Tell that a file is absent, or that it still has to be unpacked."""
     folder = dataset_folder(facts)
+    if is_here(folder, file):
+        what, fix = "is here, but not unpacked", f"run `crossframe clips fetch {facts.id}`"
+        return Problem(str(folder / file.name), what, fix=fix)
     what = f"is not here: {file.bytes:,} bytes, sha256 {file.sha256}, {_terms(facts)}, {file.url}"
     fix = f"run `crossframe clips fetch {facts.id}`, or in {folder} {facts.place}"
     return Problem(str(folder / file.name), what, fix=fix)

@@ -1,8 +1,8 @@
 """What decides how a clip reads, told without reading it; so that a plan need not read it again.
 
-The entry of a clip source in `SOURCES` names what its clips depend on: `code` (modules of this
-project), `packages` (whose release may change a pixel) and `files` (suffixes, "" for the file
-itself). A source that names no `code` has no fingerprints.
+The entry of a clip source in `SOURCES` names what its clips depend on: `code` (modules and packages
+of this project), `packages` (whose release may change a pixel) and `files` (suffixes, "" for the
+file itself). A source that names no `code` has no fingerprints.
 """
 
 from __future__ import annotations
@@ -40,8 +40,14 @@ def fingerprint(request: ClipRequest) -> str | None:
 
 
 @cache
-def _code(modules: tuple[str, ...]) -> list[str]:
-    return [file_sha256(_origin(module)) for module in modules]
+def _code(names: tuple[str, ...]) -> list[str]:
+    """Hash modules, and every module of packages."""
+    files = [_origin(name) for name in names]
+    return [
+        file_sha256(module)
+        for file in files
+        for module in (sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file])
+    ]
 
 
 @cache

@@ -119,7 +119,9 @@ def _seen(photo: Array, unit: float, widest: float, pose: Pose, x: Points) -> Ar
     where = np.stack([u.imag + (height - 1) / 2, u.real + (width - 1) / 2])
     sigma = SMOOTHING * widest * side / x.shape[-1]
     channels = [
-        map_coordinates(_smooth(photo[..., c], sigma), where, order=3, mode="mirror", prefilter=False)
+        map_coordinates(
+            _smooth(photo[..., c], sigma), where, order=3, mode="mirror", prefilter=False
+        )
         for c in range(3)
     ]
     return np.stack(channels, -1)

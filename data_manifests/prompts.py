@@ -87,7 +87,9 @@ def _csv_rows(path: Path) -> tuple[Sequence[str], list[tuple[int, dict[str, str]
         raise UserError(Problem(str(path), "no such file")) from None
     except UnicodeDecodeError as error:
         fix = "save it as CSV in UTF-8"
-        raise UserError(Problem(str(path), f"not UTF-8 text (byte {error.start})", "", fix)) from error
+        raise UserError(
+            Problem(str(path), f"not UTF-8 text (byte {error.start})", "", fix)
+        ) from error
 
 
 def _tgve_gaps(where: str, row: Mapping[str, str]) -> Iterator[Problem]:
