@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,24 @@ from typing import Any
 from pydantic import ValidationError
 
 from ablations.claims import parse_claim
-from ablations.grid import RESERVED, Row, axis_paths, drafts, explain, resolve
+from ablations.grid import RESERVED, Row, axis_paths, count_points, drafts, explain, resolve
 from ablations.parts import Parts
-from ablations.spec import OPEN_MAPPINGS, Spec
-from ablations.specfile import Document, NodePath, apply_overrides, read_document
+from ablations.spec import MAX_NAME, OPEN_MAPPINGS, Spec
+from ablations.specfile import (
+    MAX_PROBLEMS,
+    Document,
+    NodePath,
+    apply_overrides,
+    read_document,
+    wrong_scalar,
+)
+from ablations.store import clip_slug
 from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.registry import Registry
+
+MAX_CELLS = 10_000
+MAX_CLIP_NAME = 150
+"""Characters of a clip's name: it becomes the name of a folder."""
 
 ROW_FIELDS = (("method",), ("grid",), ("zip",), ("include",), ("exclude",), ("sentinels",))
 SOURCES_OF: Mapping[str, tuple[tuple[str], ...]] = {
@@ -41,24 +54,35 @@ class CheckedSpec:
     overrides: tuple[str, ...]
 
 
-def load_spec(path: Path, overrides: Sequence[str], parts: Parts) -> CheckedSpec:
-    """Read a spec file, apply `--set` overrides and check it; raises one `UserError` with all."""
+def load_spec(
+    path: Path, overrides: Sequence[str], parts: Parts, max_cells: int = MAX_CELLS
+) -> CheckedSpec:
+    """Read a spec file, apply `--set` overrides and check it; raises one `UserError` with all.
+
+    max_cells: a larger grid is refused before it is expanded, as most are mistakes.
+    """
     document = read_document(path)
     if not document.problems or document.data:
         apply_overrides(document, overrides, OPEN_MAPPINGS)
-    return _Check(document, parts, path, tuple(overrides)).run()
+    return _Check(document, parts, path, tuple(overrides), max_cells).run()
 
 
 class _Check:
     """One pass over a document; a check runs unless a field it reads is already known to be bad."""
 
     def __init__(
-        self, document: Document, parts: Parts, path: Path, overrides: tuple[str, ...]
+        self,
+        document: Document,
+        parts: Parts,
+        path: Path,
+        overrides: tuple[str, ...],
+        max_cells: int,
     ) -> None:
         self.document = document
         self.parts = parts
         self.path = path
         self.overrides = overrides
+        self.max_cells = max_cells
         self.problems = list(document.problems)
         self.rows: list[Row] = []
         self.clips: list[str] = []
@@ -71,23 +95,35 @@ class _Check:
                 if not bad & needs:
                     found = list(check(spec))
                     self.problems += found
-                    bad |= {"names"} if found and check == self._names else set()
+                    bad |= {check.__name__} if found else set()
         if self.problems or spec is None:
-            raise UserError(sorted(set(self.problems), key=_by_line))
+            raise UserError(self._told())
         return CheckedSpec(
             spec, tuple(self.rows), tuple(self.clips), self.backbone, self.path, self.overrides
         )
 
+    def _told(self) -> list[Problem]:
+        """All problems by line; the rest is counted where there are very many."""
+        found = sorted(set(self.problems), key=_by_line)
+        more = len(found) - MAX_PROBLEMS
+        rest = [Problem(self.document.name, f"and {more} more problems")] if more > 0 else []
+        return found[:MAX_PROBLEMS] + rest
+
     def _checks(self) -> Iterator[tuple[Any, set[str]]]:
-        options = {"method", "base", "grid", "zip", "include", "exclude", "sentinels", "names"}
+        """Yield checks with what they need: fields, and earlier checks that found nothing."""
+        options = {"method", "base", "grid", "zip", "include", "exclude", "sentinels"}
+        options |= {"_names", "_points"}
         yield self._names, {"method", "sentinels", "include"}
+        yield self._include_texts, {"include"}
         yield self._metrics, {"metrics", "report"}
         yield self._lengths, {"zip"}
         yield self._axes, {"grid", "zip", "include", "exclude", "report"}
+        yield self._points, {"grid", "zip", "include", "seeds"}
         yield self._rows, options
         yield self._labels, options | {"report", "claims", "metrics"}
         yield self._clips, {"clips"}
         yield self._prompt_keys, {"prompts", "clips"}
+        yield self._cells, options | {"clips", "prompts", "seeds", "_clips"}
         yield self._backbone, {"backbone"}
 
     def _shape(self) -> tuple[Spec | None, set[str]]:
@@ -130,6 +166,38 @@ class _Check:
             if "method" in entry:
                 name = str(entry["method"])
                 yield from self._unknown(methods, name, ("include", index, "method"))
+
+    def _include_texts(self, spec: Spec) -> Iterator[Problem]:
+        for index, entry in enumerate(spec.include):
+            for name in (name for name in RESERVED if name in entry):
+                text = entry[name]
+                if not isinstance(text, str) or not text.strip() or "\n" in text:
+                    yield self.document.problem(
+                        ("include", index, name), "must be a text of one line"
+                    )
+                elif len(text) > MAX_NAME:
+                    what = f"has {len(text)} characters, more than {MAX_NAME}"
+                    yield self.document.problem(("include", index, name), what)
+
+    def _points(self, spec: Spec) -> Iterator[Problem]:
+        yield from self._too_many({"grid": count_points(spec), "seeds.count": spec.seeds.count})
+
+    def _cells(self, spec: Spec) -> Iterator[Problem]:
+        grid = sum(not row.sentinel for row in self.rows)
+        factors = {"grid": grid, "seeds.count": spec.seeds.count, "clips": len(self.clips)}
+        yield from self._too_many({**factors, "prompts": _most_prompts(spec)})
+
+    def _too_many(self, factors: Mapping[str, int]) -> Iterator[Problem]:
+        """A problem at the largest factor when their product is above the limit."""
+        count = math.prod(factors.values())
+        if count > self.max_cells:
+            largest = max(factors, key=lambda name: factors[name])
+            shown = " x ".join(f"{name} {number:,}" for name, number in factors.items())
+            yield self.document.problem(
+                tuple(largest.split(".")),
+                f"{count:,} cells ({shown}) are more than {self.max_cells:,}",
+                fix="drop some, or allow them with --max-cells",
+            )
 
     def _metrics(self, spec: Spec) -> Iterator[Problem]:
         for index, name in enumerate(spec.metrics):
@@ -217,14 +285,23 @@ class _Check:
     def _clips(self, spec: Spec) -> Iterator[Problem]:
         overridden = self.document.values.get(("clips",), "").startswith("--set")
         base = Path.cwd() if overridden else self.path.resolve().parent
+        where = self.document.where(("clips",))
         try:
             self.clips = self.parts.expand_refs(spec.clips, base)
         except UserError as error:
             for problem in error.problems:
-                where = self.document.where(("clips",))
                 yield Problem(
                     where, f"{problem.where}: {problem.what}", problem.allowed, problem.fix
                 )
+        folders: dict[str, str] = {}
+        for name in map(self.parts.clip_id, self.clips):
+            wrong = wrong_scalar(name, MAX_CLIP_NAME) or ("spans lines" if "\n" in name else "")
+            if wrong:
+                yield Problem(where, f"the name {name[:60]!r} {wrong}", fix="rename the file")
+            other = folders.setdefault(clip_slug(name), name)
+            if other != name:
+                what = f"{name!r} and {other!r} would share a folder"
+                yield Problem(where, what, fix="rename one of them")
 
     def _backbone(self, spec: Spec) -> Iterator[Problem]:
         try:
@@ -234,6 +311,13 @@ class _Check:
                 inside = problem.where.split(".") if problem.where.startswith("backbone") else ()
                 path: NodePath = tuple(inside) or ("backbone",)
                 yield self.document.problem(path, problem.what, problem.allowed, problem.fix)
+
+
+def _most_prompts(spec: Spec) -> int:
+    """Prompts of the clip that has most of them."""
+    given = spec.prompts
+    lists = given.values() if isinstance(given, dict) else [given]
+    return max((len(entry) for entry in lists if isinstance(entry, list)), default=1)
 
 
 def _by_line(problem: Problem) -> tuple[str, list[int], str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,13 @@ def drafts(spec: Spec) -> list[Draft]:
 def axis_paths(spec: Spec) -> list[str]:
     """Return the option paths that `grid` and `zip` vary, in file order."""
     return [*spec.grid, *spec.zip]
+
+
+def count_points(spec: Spec) -> int:
+    """Return the number of rows before exclusion, sentinels left out; nothing is expanded."""
+    steps = min((len(values) for values in spec.zip.values()), default=1)
+    grid = math.prod(len(values) for values in spec.grid.values()) * steps
+    return (grid if spec.grid or spec.zip or not spec.include else 0) + len(spec.include)
 
 
 Setting = tuple[str, Any, NodePath]
@@ -277,9 +285,15 @@ def _labelled(found: Sequence[tuple[Draft, dict[str, Any]]]) -> list[Row]:
 
 def _label(values: Mapping[str, Any], short: Mapping[str, str], primary: str) -> str:
     return ", ".join(
-        show_value(value) if path == primary else f"{short[path]}={show_value(value)}"
+        _brief(value) if path == primary else f"{short[path]}={_brief(value)}"
         for path, value in values.items()
     )
+
+
+def _brief(value: Any) -> str:
+    """A value in one line of at most 60 characters, so that labels fit into tables."""
+    text = " ".join(show_value(value).split())
+    return text if len(text) <= 60 else f"{text[:40]}…{text[-19:]}"
 
 
 def _short_names(paths: Sequence[str]) -> dict[str, str]:

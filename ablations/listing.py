@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
 from crossframe.errors import Problem, UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ablations.parts import Parts
     from ablations.plan import Plan
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     """A plain rich table; cells are text, not markup."""
+    from rich.table import Table
     from rich.text import Text
 
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
@@ -29,18 +29,75 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> 
     return made
 
 
-def print_plan(plan: Plan) -> None:
-    """Cells per row and state, then each reason for skipping, once."""
+def plan_text(plan: Plan) -> str:
+    """Cells per row and state, shared work, disk, and each reason once; without rich, for speed."""
+    return "\n".join([*_plan_table(plan), *_costs(plan), *_reasons(plan)])
+
+
+def _plan_table(plan: Plan) -> Iterable[str]:
     from ablations.plan import STATES
 
     per_row: dict[str, Counter[str]] = {}
     for cell, state in zip(plan.cells, plan.states, strict=True):
         per_row.setdefault(cell.row.label, Counter())[state] += 1
-    rows = ([label, *(str(n[state] or "") for state in STATES)] for label, n in per_row.items())
-    console = Console()
-    console.print(table(plan.checked.spec.title or plan.checked.spec.name, ["row", *STATES], rows))
-    for reason in dict.fromkeys(cell.problem for cell in plan.cells if cell.problem):
-        console.print(f"skipped: {reason}", markup=False, soft_wrap=True)
+    rows = [[label, *(str(n[state] or "") for state in STATES)] for label, n in per_row.items()]
+    width = max(len(label) for label in ("row", *per_row))
+    yield plan.checked.spec.title or plan.checked.spec.name
+    for label, *counts in [["row", *STATES], *rows]:
+        shown = (f"{count:>{len(state)}}" for count, state in zip(counts, STATES, strict=True))
+        yield "  ".join([label.ljust(width), *shown]).rstrip()
+
+
+SHARED_WORK = {
+    "decode": "clips",
+    "control": "control maps",
+    "flow": "flows",
+    "text": "prompts",
+}
+
+
+def _costs(plan: Plan) -> Iterable[str]:
+    shared = [f"{count} {SHARED_WORK[kind]}" for kind, count in plan.shared.items()]
+    if shared:
+        yield f"shared by the cells to run: {', '.join(shared)}"
+    yield f"disk: {'unknown' if plan.bytes is None else show_bytes(plan.bytes)}"
+
+
+def show_bytes(count: float) -> str:
+    """Bytes as people say them: `12 kB`, `3.4 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            break
+        count, unit = count / 1000, {"B": "kB", "kB": "MB", "MB": "GB", "GB": "TB"}[unit]
+    return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
+
+
+def _reasons(plan: Plan) -> Iterable[str]:
+    """`STATE (N cells): reason`, for what is skipped and for what failed earlier."""
+    judged = zip(plan.cells, plan.states, plan.reasons, strict=True)
+    found = Counter(
+        (state, reason)
+        for cell, state, text in judged
+        if text
+        for reason in (cell.problems if state == "skipped" else (text,))
+    )
+    names = {"failed": "failed earlier, left alone without --retry", "retry": "to be tried again"}
+    for (state, reason), count in found.items():
+        yield f"{names.get(state, state)} ({count} cells): {reason}"
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """The whole plan as data, for `--json`."""
+    return {
+        "counts": plan.counts(),
+        "seconds": plan.seconds,
+        "bytes": plan.bytes,
+        "shared": dict(plan.shared),
+        "cells": [
+            {**cell.summary(), "problems": list(cell.problems), "state": state, "reason": reason}
+            for cell, state, reason in zip(plan.cells, plan.states, plan.reasons, strict=True)
+        ],
+    }
 
 
 def _methods(parts: Parts, specs: Mapping[str, Path]) -> Table:
@@ -109,6 +166,8 @@ KINDS = {
 
 def print_lists(parts: Parts, kind: str, specs: Mapping[str, Path]) -> None:
     """Print one table, or all; raises `UserError` for an unknown kind."""
+    from rich.console import Console
+
     if kind and kind not in KINDS:
         what = f"no such list: {kind!r}"
         raise UserError(Problem("list", what, ", ".join(KINDS), did_you_mean(kind, KINDS)))
@@ -120,6 +179,8 @@ def print_lists(parts: Parts, kind: str, specs: Mapping[str, Path]) -> None:
 
 def print_description(parts: Parts, name: str, specs: Mapping[str, Path]) -> None:
     """Print everything known about a name; raises `UserError` when nothing has it."""
+    from rich.console import Console
+
     console = Console()
     registries = (parts.methods, parts.metrics, parts.clip_sources)
     found = [registry for registry in registries if name in registry]

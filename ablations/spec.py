@@ -9,11 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 Role = Literal["identity", "runtime", "presentation"]
 
 SLUG = r"^[a-z0-9][a-z0-9._-]*$"
+MAX_NAME = 100
+"""Characters of names and row labels: they become folder names and table cells."""
 
 FIELD_ROLES: Mapping[str, Role] = {
     "name": "presentation",
@@ -96,13 +105,23 @@ Values = Annotated[tuple[Any, ...], Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1)]
 
 
+MAX_PIXELS = 2**30
+"""Pixels of one clip, about 3 GB of frames: far above what a GPU samples at once."""
+
+
 class ClipSettings(Frozen):
     """How much of each clip is read."""
 
-    frames: int = Field(default=8, ge=1, description="frames per clip")
-    size: int = Field(default=128, ge=8, description="side of the square crop, pixels")
+    frames: int = Field(default=8, ge=1, le=100_000, description="frames per clip")
+    size: int = Field(default=128, ge=8, le=8192, description="side of the square crop, pixels")
     start: int = Field(default=0, ge=0, description="first frame")
     stride: int = Field(default=1, ge=1, description="step between frames")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ClipSettings:
+        if self.frames * self.size**2 > MAX_PIXELS:
+            raise ValueError(f"frames x size x size is more than {MAX_PIXELS:,} pixels")
+        return self
 
 
 class Seeds(Frozen):
@@ -140,7 +159,9 @@ class Claim(Frozen):
 class Spec(Frozen):
     """One ablation: a grid of method options, clips, seeds and metrics."""
 
-    name: str = Field(pattern=SLUG, description="name of the run folder: a-z 0-9 . _ -")
+    name: str = Field(
+        pattern=SLUG, max_length=MAX_NAME, description="name of the run folder: a-z 0-9 . _ -"
+    )
     title: str = ""
     description: str = ""
     backbone: Backbone = Field(
@@ -175,7 +196,7 @@ class Spec(Frozen):
     seeds: Seeds = Seeds()
     metrics: Annotated[tuple[Name, ...], Field(min_length=1)]
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads; no effect on identity"
+        default=None, ge=1, le=4096, description="CPU threads; no effect on identity"
     )
     report: ReportSettings = ReportSettings()
     claims: tuple[Claim, ...] = ()

@@ -3,17 +3,22 @@
 Nothing here knows what a spec is. Every problem is collected (syntax aside, where the parser cannot
 go on), so that one look at the terminal is enough to mend a file. Scalars follow YAML 1.2: `off`
 stays text, `3e-5` is a number, `010` is ten. There are no tags, so no code can be named in a file.
+Size, depth, number of values and length of texts are bounded, so that a hostile file costs no more
+time and memory than a large honest one; aliases count each time that they are used.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -21,9 +26,16 @@ from crossframe.errors import Problem, UserError
 
 NodePath = tuple[str | int, ...]
 
-MAX_NODES = 100_000
+MAX_BYTES = 256 * 1024
+MAX_NODES = 20_000
+MAX_DEPTH = 64
+MAX_TEXT = 10_000
+MAX_KEY = 200
+MAX_INTEGER = 2**63
+MAX_PROBLEMS = 50
 SCALAR_TAGS = frozenset({"null", "bool", "int", "float", "str"})
 TAG_PREFIX = "tag:yaml.org,2002:"
+_INDEX = re.compile(r"[0-9]{1,6}")
 
 
 @dataclass
@@ -65,11 +77,16 @@ def show_path(path: Iterable[str | int]) -> str:
 def read_document(path: Path) -> Document:
     """Read a YAML file; raises `UserError` if it cannot be read, collects what is wrong inside."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(Problem(str(path), "no such file", fix="check the path")) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(Problem(str(path), f"cannot be read as UTF-8 text: {error}")) from None
+    if len(data) > MAX_BYTES:
+        what = f"is larger than {MAX_BYTES // 1024} KiB, which no spec needs"
+        raise UserError(Problem(str(path), what, fix="split it, or check the path"))
     return parse_document(text, str(path))
 
 
@@ -91,21 +108,55 @@ def _mark(name: str, node: Node) -> str:
     return f"{name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
 
+class _Bounded(Composer):
+    """Composes no more nodes than `MAX_NODES`; an anchor may be used for a second node."""
+
+    warn_double_anchors = False
+    count = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.count += 1
+        if self.count > MAX_NODES:
+            mark = self.parser.peek_event().start_mark
+            raise MarkedYAMLError(problem=f"more than {MAX_NODES} values", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
 def _compose(text: str, document: Document, place: Any) -> Node | None:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Bounded
+    yaml.max_depth = MAX_DEPTH
+    if _other_version(text):
+        what = "only YAML 1.2 is read here"
+        document.problems.append(Problem(place(1, 1), what, fix="remove the line %YAML"))
+        return None
     try:
-        return YAML(typ="safe", pure=True).compose(text)
+        return yaml.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         where = place(mark.line + 1, mark.column + 1) if mark else document.name
         document.problems.append(Problem(where, *_syntax_hint(error)))
-    except YAMLError as error:
-        document.problems.append(Problem(document.name, str(error).splitlines()[0]))
+    except (YAMLError, ValueError, OverflowError) as error:  # such as \\U with no such character
+        lines = str(error).splitlines() or [type(error).__name__]
+        document.problems.append(Problem(document.name, f"not valid YAML: {lines[0]}"))
     return None
+
+
+def _other_version(text: str) -> bool:
+    """Whether a directive before the document asks for another YAML, where `off` is false."""
+    for line in text.splitlines():
+        if line.startswith("%YAML"):
+            return line.split()[1:2] != ["1.2"]
+        if line and line[0] not in "%# \t\ufeff":
+            return False
+    return False
 
 
 def _syntax_hint(error: MarkedYAMLError) -> tuple[str, str, str]:
     context = f" {error.context}" if error.context else ""
     what = f"not valid YAML: {error.problem}{context}"
+    if "maximum depth" in what:
+        return f"nested more than {MAX_DEPTH} deep", "", ""
     if "got '['" in what or "got '{'" in what:
         return what, "", 'text with brackets inside [...] needs quotes, as in "keyframes[0,-1]"'
     if "mapping values are not allowed" in what:
@@ -124,25 +175,35 @@ class _Builder:
         self.scalars = YAML(typ="safe", pure=True).constructor
         self.open: list[Node] = []
         self.count = 0
+        self.full = False
 
     def build(self, node: Node, path: NodePath) -> Any:
         """Plain data of a node; problems go to the document."""
-        self.document.values[path] = self.place(node)
+        if self.count >= MAX_NODES or len(self.open) > MAX_DEPTH:
+            return self._too_much(path)
         self.count += 1
-        if any(node is parent for parent in self.open) or self.count > MAX_NODES:
-            self._complain(path, f"an alias that contains itself, or more than {MAX_NODES} values")
+        self.document.values[path] = self.place(node)
+        if any(node is parent for parent in self.open):
+            self._complain(path, "an alias that contains itself")
             return None
         self.open.append(node)
         value = self._dispatch(node, path)
         self.open.pop()
         return value
 
+    def _too_much(self, path: NodePath) -> None:
+        """Complain once about a file whose aliases unfold into too much."""
+        if not self.full:
+            what = f"with its aliases unfolded the file has more than {MAX_NODES} values"
+            self._complain(path, f"{what}, or nests more than {MAX_DEPTH} deep")
+        self.full = True
+
     def _dispatch(self, node: Node, path: NodePath) -> Any:
         tag = str(node.tag)
         if isinstance(node, MappingNode) and tag == TAG_PREFIX + "map":
             return self._mapping(node, path)
         if isinstance(node, SequenceNode) and tag == TAG_PREFIX + "seq":
-            return [self.build(child, (*path, index)) for index, child in enumerate(node.value)]
+            return self._sequence(node, path)
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         self._complain(path, f"the tag {_short(tag)} is not allowed", "plain YAML values only")
@@ -155,11 +216,24 @@ class _Builder:
         if kind not in SCALAR_TAGS:
             self._complain(path, f"the tag {_short(node.tag)} is not allowed", "plain YAML values")
             return None
-        value = self.scalars.construct_object(node)
-        if isinstance(value, float) and not math.isfinite(value):
-            self._complain(path, f"{node.value} is not a finite number")
+        try:
+            value = self.scalars.construct_object(node)
+        except (ValueError, KeyError, ArithmeticError, YAMLError):
+            self._complain(path, f"{node.value} is not a value of the type {_short(node.tag)}")
+            return None
+        wrong = wrong_scalar(value, MAX_TEXT)
+        if wrong:
+            self._complain(path, wrong if isinstance(value, str) else f"{node.value[:40]} {wrong}")
             return None
         return value
+
+    def _sequence(self, node: SequenceNode, path: NodePath) -> list[Any]:
+        result: list[Any] = []
+        for index, child in enumerate(node.value):
+            if self.full:
+                break
+            result.append(self.build(child, (*path, index)))
+        return result
 
     def _mapping(self, node: MappingNode, path: NodePath) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -167,6 +241,8 @@ class _Builder:
             key = self._key(key_node, path)
             if key is None:
                 continue
+            if self.full:
+                break
             if key in result:
                 first = self.document.keys[(*path, key)]
                 where = f"{self.place(key_node)}: {show_path((*path, key))}"
@@ -179,16 +255,36 @@ class _Builder:
         return result
 
     def _key(self, node: Node, path: NodePath) -> str | None:
+        where = f"{self.place(node)}: {show_path(path)}"
         if isinstance(node, ScalarNode) and str(node.tag) == TAG_PREFIX + "str":
-            return str(node.value)
+            wrong = wrong_scalar(node.value, MAX_KEY)
+            if not wrong:
+                return str(node.value)
+            self.document.problems.append(Problem(where, f"a key {wrong}"))
+            return None
         shown = node.value if isinstance(node, ScalarNode) else "a list or mapping"
         fix = "repeat the keys" if shown == "<<" else f'write "{shown}" in quotes'
-        where = f"{self.place(node)}: {show_path(path)}"
         self.document.problems.append(Problem(where, f"the key {shown} is not text", fix=fix))
         return None
 
     def _complain(self, path: NodePath, what: str, allowed: str = "") -> None:
         self.document.problems.append(self.document.problem(path, what, allowed))
+
+
+def wrong_scalar(value: Any, longest: int) -> str:
+    """Say what makes a scalar unfit for a spec, or ""."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "is not a finite number"
+    if isinstance(value, int) and abs(value) >= MAX_INTEGER:
+        return "is a number of more than 64 bits"
+    if not isinstance(value, str):
+        return ""
+    if len(value) > longest:
+        return f"has {len(value)} characters, more than {longest}"
+    bad = next(
+        (c for c in value if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"), ""
+    )
+    return f"holds the control character U+{ord(bad):04X}" if bad else ""
 
 
 def _short(tag: Any) -> str:
@@ -213,6 +309,11 @@ def apply_overrides(
             )
             continue
         path = _override_path(path_text.strip(), open_mappings)
+        if len(path) > MAX_DEPTH or len(path_text) > MAX_KEY:
+            document.problems.append(
+                Problem(flag[: MAX_KEY + 10], "a path as long as no field has")
+            )
+            continue
         value = _override_value(document, value_text, flag, path)
         if not document.problems or document.problems[-1].where != flag:
             _assign(document, path, value, flag)
@@ -222,7 +323,7 @@ def _override_path(text: str, open_mappings: Mapping[str, str]) -> NodePath:
     head, dot, rest = text.partition(".")
     if dot and head in open_mappings:
         return (head, rest)
-    return tuple(int(part) if part.isdigit() else part for part in text.split("."))
+    return tuple(int(part) if _INDEX.fullmatch(part) else part for part in text.split("."))
 
 
 def _override_value(document: Document, text: str, flag: str, path: NodePath) -> Any:

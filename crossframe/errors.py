@@ -25,7 +25,14 @@ class Problem:
     def __str__(self) -> str:
         allowed = f" (allowed: {self.allowed})" if self.allowed else ""
         fix = f". {self.fix}" if self.fix else ""
-        return f"{self.where}: {self.what}{allowed}{fix}"
+        return _one_line(f"{self.where}: {self.what}{allowed}{fix}")
+
+
+def _one_line(text: str) -> str:
+    """Return `text` with line breaks, control and direction marks spelled out, for a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class UserError(Exception):

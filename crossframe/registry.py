@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -96,7 +97,7 @@ class Registry:
     @cached_property
     def _foreign(self) -> Mapping[str, tuple[EntryPoint, ...]]:
         found: dict[str, tuple[EntryPoint, ...]] = {}
-        for point in entry_points(group=self.group):
+        for point in _installed(tuple(sys.path)).select(group=self.group):
             found[point.name] = (*found.get(point.name, ()), point)
         return found
 
@@ -126,6 +127,12 @@ class Registry:
         fix = install or f"install the package that provides the module {error.name!r}"
         what = f"needs the module {error.name!r}, which is not installed"
         return Problem(f"{self.kind} {name!r}", what, fix=fix)
+
+
+@lru_cache(maxsize=4)
+def _installed(path: tuple[str, ...]) -> Any:
+    """Return the entry points of all packages on `path`; reading them takes a while."""
+    return entry_points()
 
 
 def _is_part_of(module: str, missing: str | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -166,7 +167,7 @@ def miniature_weights() -> Path:
 def _named(text: str) -> dict[str, Any]:
     if text == "miniature":
         return {"name": "miniature"}
-    if Path(text).expanduser().is_dir() or "/" in text:
+    if "/" in text or os.path.isdir(os.path.expanduser(text)):
         return {"root": text}
     allowed = "miniature, a folder, a hub id, or a mapping"
     fix = did_you_mean(text, ["miniature"])

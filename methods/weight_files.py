@@ -6,6 +6,7 @@ in PyTorch's own format. The same rules choose the files that are loaded and tho
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,9 +59,9 @@ def locate(part: Part, *, allow_download: bool = False) -> Path:
 
     Raises UserError naming the folder or the files that are missing.
     """
-    source = Path(part.source).expanduser()
-    if source.is_dir():
-        folder = source / part.subfolder
+    source = os.path.expanduser(part.source)
+    if os.path.isdir(source):
+        folder = Path(source) / part.subfolder
     elif _HUB_ID.fullmatch(part.source):
         folder = _snapshot(part, allow_download) / part.subfolder
     else:

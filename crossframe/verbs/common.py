@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,21 +58,35 @@ retry_option = click.option(
 )
 
 
-def checked_spec(spec: str, overrides: tuple[str, ...], parts: Parts) -> CheckedSpec:
-    """Load and check a spec given by path or by shipped name; raises UserError."""
-    from ablations.check import load_spec
+max_cells_option = click.option(
+    "--max-cells",
+    type=click.IntRange(min=1),
+    help="Allow grids of up to this many cells. Default: 10000.",
+)
 
-    return load_spec(find_spec(spec), overrides, parts)
+
+def checked_spec(
+    spec: str, overrides: tuple[str, ...], parts: Parts, max_cells: int | None = None
+) -> CheckedSpec:
+    """Load and check a spec given by path or by shipped name; raises UserError."""
+    from ablations.check import MAX_CELLS, load_spec
+
+    return load_spec(find_spec(spec), overrides, parts, max_cells or MAX_CELLS)
 
 
 def plan_line(plan: Plan) -> str:
     """A plan in one line."""
-    from ablations.display import show_seconds
-
     counts = plan.counts()
     shown = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    time = "unknown" if plan.seconds is None else f"about {show_seconds(plan.seconds)}"
-    return f"{len(plan.cells)} cells: {shown}; time: {time}"
+    return f"{len(plan.cells)} cells: {shown}; time: {_about(plan.seconds)}"
+
+
+def _about(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    from ablations.display import show_seconds
+
+    return f"about {show_seconds(seconds)}"
 
 
 def show_report(tools: Tools, folder: Path) -> None:
@@ -97,11 +112,11 @@ def shipped_specs() -> dict[str, Path]:
 def find_spec(name: str) -> Path:
     """Return the file of a spec given by path or by shipped name; raises `UserError`."""
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, false for names that no file can have
         return path
     shipped = shipped_specs()
     if name in shipped:
         return shipped[name]
     names = ", ".join(shipped)
     what = "is neither a file nor a shipped spec"
-    raise UserError(Problem(name, what, f"a path, {names}", did_you_mean(name, shipped)))
+    raise UserError(Problem(name[:200], what, f"a path, {names}", did_you_mean(name, shipped)))

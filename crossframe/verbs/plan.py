@@ -10,6 +10,7 @@ import click
 from crossframe.verbs.common import (
     Tools,
     checked_spec,
+    max_cells_option,
     out_option,
     pass_tools,
     plan_line,
@@ -24,7 +25,8 @@ from crossframe.verbs.common import (
 @set_option
 @out_option
 @retry_option
-@click.option("--json", "as_json", is_flag=True, help="Print every cell as JSON.")
+@max_cells_option
+@click.option("--json", "as_json", is_flag=True, help="Print the plan and every cell as JSON.")
 @pass_tools
 def plan(
     tools: Tools,
@@ -32,24 +34,19 @@ def plan(
     overrides: tuple[str, ...],
     out: Path | None,
     retry: tuple[str, ...],
+    max_cells: int | None,
     as_json: bool,
 ) -> None:
     """Say what a run would do: cells done, to do, failed earlier, skipped and why."""
+    from ablations.listing import plan_record, plan_text
     from ablations.plan import default_out, make_plan
     from ablations.store import Store
 
     parts = tools.parts()
-    checked = checked_spec(spec, overrides, parts)
+    checked = checked_spec(spec, overrides, parts, max_cells)
     made = make_plan(checked, Store(out or default_out(checked.spec)), parts, retry)
     if as_json:
-        cells = [
-            {**cell.summary(), "state": state}
-            for cell, state in zip(made.cells, made.states, strict=True)
-        ]
-        record = {"counts": made.counts(), "seconds": made.seconds, "cells": cells}
-        click.echo(json.dumps(record, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(plan_record(made), indent=2, ensure_ascii=False))
         return
-    from ablations.listing import print_plan
-
-    print_plan(made)
+    click.echo(plan_text(made))
     click.echo(plan_line(made))

@@ -14,6 +14,7 @@ from crossframe.errors import Problem, UserError
 from crossframe.verbs.common import (
     Tools,
     checked_spec,
+    max_cells_option,
     out_option,
     pass_tools,
     plan_line,
@@ -35,6 +36,7 @@ INTERRUPTED = 130
 @set_option
 @out_option
 @retry_option
+@max_cells_option
 @click.option("--limit", type=click.IntRange(min=1), help="Run at most this many cells.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, help="Cells computed at once.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each of them.")
@@ -54,6 +56,7 @@ def run(
     overrides: tuple[str, ...],
     out: Path | None,
     retry: tuple[str, ...],
+    max_cells: int | None,
     limit: int | None,
     jobs: int,
     threads: int | None,
@@ -76,7 +79,7 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     parts = tools.parts()
-    checked = checked_spec(spec, overrides, parts)
+    checked = checked_spec(spec, overrides, parts, max_cells)
     folder = out or default_out(checked.spec)
     store = Store(folder)
     wanted = threads or checked.spec.threads or share_of_cores(jobs)
