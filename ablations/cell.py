@@ -219,7 +219,7 @@ def _draw(
     config = bench.parts.method_config(method).model_validate(dict(cell.row.config))
     backbone = bench.backbone if needs_backbone(method, bench.parts) else None
     request = _request(cell, shared, config)
-    with Cost(backbone.device if backbone is not None else None) as cost, torch.inference_mode():
+    with Cost() as cost, torch.inference_mode():
         video = sampler(backbone, request, config, progress)
     _require_video(video, shared.source, method)
     frames = to_frames(video)

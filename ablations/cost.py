@@ -13,21 +13,21 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Cost:
-    """Measure a block: `with Cost(device) as cost: ...`.
+    """Measure a block: `with Cost() as cost: ...`.
 
-    Memory is that of the GPU's allocator on CUDA devices. On the CPU it is the peak of the
+    Memory is that of torch's allocator on the GPU where this process uses one. Otherwise it is the peak of the
     process's resident memory during the block, networks included, where the system can tell
     (Linux); None elsewhere.
     """
 
-    def __init__(self, device: torch.device | None) -> None:
-        self.cuda = device if device is not None and device.type == "cuda" else None
-        self.seconds = 0.0
-        self.memory: int | None = None
+    seconds = 0.0
+    memory: int | None = None
 
     def __enter__(self) -> Cost:
-        if self.cuda is not None:
-            torch.cuda.reset_peak_memory_stats(self.cuda)
+        self.cuda = torch.cuda.is_initialized()
+        if self.cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
         else:
             self.resettable = _reset_peak()
         self.began = time.perf_counter()
@@ -39,9 +39,9 @@ class Cost:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.cuda is not None:
-            torch.cuda.synchronize(self.cuda)
-            self.memory = torch.cuda.max_memory_allocated(self.cuda)
+        if self.cuda:
+            torch.cuda.synchronize()
+            self.memory = torch.cuda.max_memory_allocated()
         elif self.resettable:
             self.memory = _peak()
         self.seconds = time.perf_counter() - self.began

@@ -67,6 +67,7 @@ def run_plan(
     if plan.obstacle is not None:
         raise plan.obstacle
     began = time.perf_counter()
+    store.sweep()
     _write_head(plan, store)
     outcome = Outcome(cached=plan.counts()["cached"], earlier=earlier_failures(plan, store))
     _relabel(plan, store)

@@ -64,8 +64,11 @@ def encoder_identity(folder: str) -> dict[str, str] | None:
 
 
 def _load_backbone(config: BackboneConfig) -> Any:
+    from transformers.utils.logging import disable_progress_bar
+
     from methods.backbones import load_backbone
 
+    disable_progress_bar()  # loading takes a moment, and a run has a bar of its own
     return load_backbone(config)
 
 

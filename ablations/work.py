@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from transformers.utils.logging import disable_progress_bar
 
 from ablations.cell import Bench, run_cell
 from ablations.engines.base import Ended, Order
@@ -32,7 +31,6 @@ class Worker:
     def __init__(self, order: Order) -> None:
         if order.threads is not None:
             torch.set_num_threads(order.threads)
-        disable_progress_bar()  # loading weights takes a moment; the run has a bar of its own
         self.order = order
         self.store = Store(order.root)
         self.bench = Bench(order.spec, order.backbone, order.parts(), self.store)

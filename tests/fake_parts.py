@@ -5,8 +5,10 @@ Run as a script it is the command line over these parts, for tests that kill a p
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -36,12 +38,24 @@ class FakeConfig(Frozen):
     controls: tuple[str, ...] = ()
     fail: bool = False
     sleep: float = 0.0
+    death: Literal["none", "sigkill", "sigsegv", "exit", "memory"] = "none"
 
 
 class EmptyConfig(Frozen):
     pass
 
 
+def no_memory() -> None:
+    raise MemoryError("the fake wants too much")
+
+
+DEATHS: Mapping[str, Callable[[], Any]] = {
+    "none": lambda: None,
+    "sigkill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "sigsegv": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "exit": lambda: os._exit(7),
+    "memory": no_memory,
+}
 MIX = {"individual": 0.5, "first": 0.25, "full": 0.1}
 
 
@@ -52,6 +66,7 @@ def noisy(backbone: Any, request: Any, config: FakeConfig, progress: Any) -> Any
     assert backbone == "networks"
     if config.fail:
         raise RuntimeError("the fake was told to fail")
+    DEATHS[config.death]()
     for step in range(config.steps):
         progress(step + 1, config.steps)
     time.sleep(config.sleep)

@@ -37,7 +37,7 @@ def test_run_reports_and_says_where(cli):
     result = cli("run", "tiny.yaml")
     assert result.exit_code == 0, result.output
     assert "3 cells: 3 run; time: unknown" in result.output
-    assert "3 cells done, 0 cached" in result.output
+    assert "cells: 3 done" in result.output
     assert "| row |" in result.output
     assert f"page: {Path('runs/tiny/report/index.html').resolve()}" in result.output
     assert "3 cells: 3 cached" in cli("run", "tiny.yaml").output
@@ -69,7 +69,8 @@ def test_plan_counts_states(cli):
     cli("run", "tiny.yaml", "--limit", "1")
     result = cli("plan", "tiny.yaml", "--json")
     record = json.loads(result.output)
-    assert record["counts"] == {"cached": 1, "score": 0, "run": 2, "retry": 0, "skipped": 0}
+    rest = dict.fromkeys(("score", "retry", "failed", "skipped"), 0)
+    assert record["counts"] == {"cached": 1, "run": 2, **rest}
     assert {cell["state"] for cell in record["cells"]} == {"cached", "run"}
 
 
@@ -155,7 +156,7 @@ def test_the_real_parts_together(cli, networks, clip_mp4):
     Path("real.yaml").write_text(REAL + json.dumps(networks)[1:-1].replace(', "enc', '\n"enc'))
     result = CliRunner().invoke(main, ["run", "real.yaml"])
     assert result.exit_code == 1, result.output
-    assert "10 cells done, 0 cached, 5 failed" in result.output
+    assert "cells: 10 done, 5 failed" in result.output
     assert "missing.mp4: no such file" in result.output
     records = [json.loads(p.read_text()) for p in Path("runs/real").glob("cells/*/result.json")]
     by_row = {(r["row"], r["clip"]): r["metrics"] for r in records}
@@ -176,4 +177,4 @@ def test_the_real_parts_together(cli, networks, clip_mp4):
     assert full["warp/source_flow"] != individual["warp/source_flow"]
     assert Path("runs/real/report/index.html").exists()
     again = CliRunner().invoke(main, ["run", "real.yaml"])
-    assert "0 cells done, 10 cached, 5 failed" in again.output
+    assert "cells: 0 done, 10 cached, 5 failed" in again.output

@@ -15,8 +15,11 @@ from fake_parts import fake_parts
 from rich.console import Console
 
 from ablations.check import load_spec
+from ablations.display import show_seconds
+from ablations.engines.base import EngineOptions
+from ablations.engines.inline import InlineEngine
 from ablations.plan import make_plan
-from ablations.run import run_plan, show_seconds
+from ablations.run import run_plan
 from ablations.store import Store
 from crossframe.registry import Registry
 from crossframe.video import read_frames
@@ -44,12 +47,15 @@ class Lab:
         self.store = Store(folder / "run")
         self.parts = fake_parts()
 
-    def plan(self, *overrides):
-        return make_plan(load_spec(self.path, overrides, self.parts), self.store, self.parts)
+    def plan(self, *overrides, retry=()):
+        checked = load_spec(self.path, overrides, self.parts)
+        return make_plan(checked, self.store, self.parts, retry)
 
-    def run(self, *overrides, **options):
+    def run(self, *overrides, retry=(), limit=None):
         console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
-        return run_plan(self.plan(*overrides), self.store, self.parts, console=console, **options)
+        plan = self.plan(*overrides, retry=retry)
+        engine = InlineEngine(EngineOptions())
+        return run_plan(plan, self.store, lambda: self.parts, engine, console=console, limit=limit)
 
     def results(self):
         return [json.loads(p.read_text()) for p in self.store.root.glob("cells/*/result.json")]
@@ -152,7 +158,8 @@ def test_a_failing_cell_does_not_stop_the_others(lab):
     failures = [json.loads(p.read_text()) for p in lab.store.root.glob("cells/*/failed.json")]
     assert len(failures) == 4
     assert {f["reason"] for f in failures} == {"RuntimeError: the fake was told to fail"}
-    assert "Traceback" in failures[0]["traceback"]
+    assert {f["status"] for f in failures} == {"failed"}
+    assert "Traceback" in (lab.store.root / failures[0]["log"]).read_text()
     assert lab.plan("grid={fail: [true, false]}").counts()["failed"] == 4
 
 
@@ -209,7 +216,9 @@ def test_frames_that_are_not_finite_fail_the_cell(lab):
     lab.parts = replace(lab.parts, methods=diverging)
     outcome = lab.run("sentinels=[]")
     assert outcome.done == 0
-    assert "diverged" in outcome.failed[0][1]
+    cell, reason = outcome.failed[0]
+    assert "diverged" in reason
+    assert lab.store.failure(cell.key)["status"] == "diverged"
 
 
 def start(lab):

@@ -64,15 +64,15 @@ class LocalEngine(Engine):
     def _hand_out(self, slot: Slot, waiting: deque[Cell]) -> Iterator[Event]:
         if not slot.process.is_alive():
             self._renew(slot)
-        slot.cell = waiting.popleft()
+        slot.cell = cell = waiting.popleft()
         try:
-            slot.commands.send(slot.cell)
+            slot.commands.send(cell)
         except OSError:  # it died just now: `_listen` tells
             return
-        yield Started(slot.cell.key, f"process {slot.process.pid}")
+        yield Started(cell.key, f"process {slot.process.pid}")
 
     def _listen(self) -> Iterator[Event]:
-        busy = {
+        busy: dict[Any, Slot] = {
             item: slot
             for slot in self.slots
             if slot.cell
@@ -112,8 +112,9 @@ class LocalEngine(Engine):
 
 
 def launch(order: Order, environment: Mapping[str, str]) -> Slot:
-    """Start a slot's process."""
-    context = multiprocessing.get_context("spawn")
+    """Start a slot's process, forked from a server that has loaded torch and nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ablations.work"])
     commands, far_commands = context.Pipe()
     far_lifeline, lifeline = context.Pipe(duplex=False)
     process = context.Process(

@@ -52,7 +52,7 @@ class SlurmEngine(Engine):
         while open_cells:
             over = {id(job) for job in self.jobs if job.done(force_check=True)}
             for key, (cell, job) in list(open_cells.items()):
-                event = self._ended(cell) or (lost(cell, job) if id(job) in over else None)
+                event = self._ended(cell) or (self._lost(cell, job) if id(job) in over else None)
                 if event is not None:
                     del open_cells[key]
                     yield event
@@ -67,6 +67,14 @@ class SlurmEngine(Engine):
         if failure.get("at", 0.0) <= self.order.began:
             return None
         return Ended(cell.key, failure["status"], failure["reason"])
+
+    def _lost(self, cell: Cell, job: Any) -> Ended:
+        """A task that ended without a word on this cell, unless another runner is at it."""
+        if self.store.holder(cell.key) is not None:
+            return Ended(cell.key, "busy")
+        status = "oom" if "OUT_OF_ME" in str(job.state) else "failed"
+        reason = f"its Slurm job {job.job_id} ended as {job.state}"
+        return Ended(cell.key, status, reason, str(job.stderr() or ""), lost=True)
 
     def stop(self) -> None:
         """Cancel what is queued or runs."""
@@ -89,13 +97,6 @@ def deal(cells: Sequence[Cell], tasks: int) -> list[list[Cell]]:
     size, more = divmod(len(cells), tasks)
     ends = [task * size + min(task, more) for task in range(tasks + 1)]
     return [list(cells[first:last]) for first, last in pairwise(ends)]
-
-
-def lost(cell: Cell, job: Any) -> Ended:
-    """A task ended without a word on this cell."""
-    status = "oom" if "OUT_OF_ME" in str(job.state) else "failed"
-    reason = f"its Slurm job {job.job_id} ended as {job.state}"
-    return Ended(cell.key, status, reason, str(job.stderr() or ""), lost=True)
 
 
 def settings(extra: Mapping[str, str]) -> dict[str, Any]:
