@@ -47,9 +47,11 @@ def started(pid: int) -> str | None:
     except OSError:
         return _exists(pid)
     # proc_pid_stat(5): the second field, in brackets, may hold spaces and brackets; the third is
-    # the state and the 22nd the time of the start.
+    # the state, the 20th the number of threads, the 22nd the time of the start. The first thread
+    # of a killed process can be a zombie while others still close its files.
     fields = line.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+    gone = fields[0] in "ZX" and int(fields[17]) <= 1
+    return None if gone else fields[19]
 
 
 def alive(pid: int, start: str) -> bool:
