@@ -115,7 +115,7 @@ class CLIPEncoder:
         if not (folder / "config.json").is_file():
             raise MetricUnavailable("clip", f"no CLIP weights in {folder}", HOW_TO_GET_CLIP)
         preprocessing = read_preprocessing(folder, geometry)
-        model = _load_model(folder)
+        model = load_clip_model(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         name = label(folder) if geometry == "own" else f"{label(folder)}, {geometry}"
         return cls(model.to(device), tokenizer, preprocessing, name)
@@ -156,7 +156,8 @@ def projected(model: CLIPModel, features: Any) -> Tensor:
     return tensor
 
 
-def _load_model(folder: Path) -> CLIPModel:
+def load_clip_model(folder: Path) -> CLIPModel:
+    """Load weights in float32 from a folder; MetricUnavailable or UserError as `from_folder`."""
     try:
         model, report = CLIPModel.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
