@@ -231,5 +231,6 @@ def _origin(archive: Path, name: str, members: dict[str, Member]) -> str:
 
 def _require(archive: Path, member: Member, good: bool, what: str) -> None:
     if not good:
-        where = f"{archive}: {member.name!r}"
+        shown = member.name if len(member.name) <= 80 else member.name[:77] + "..."
+        where = f"{archive}: {shown!r}"
         raise UserError(Problem(where, what, fix="Nothing was unpacked"))

@@ -1,20 +1,28 @@
+import io
 import json
 import multiprocessing
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tarfile
 import textwrap
+import zipfile
 
 import pytest
 
 from crossframe.errors import UserError
 from crossframe.files import (
     append_line,
+    beside,
+    leftovers,
     read_json,
     replacing,
     replacing_folder,
     safe_join,
+    size_of,
+    unpack,
     write_bytes,
     write_json,
     write_text,
@@ -159,3 +167,228 @@ def test_safe_join_refuses_what_leads_out(tmp_path, parts):
     os.symlink(tmp_path, inside / "link")
     with pytest.raises(UserError):
         safe_join(inside, *parts)
+
+
+def replace_often(target, writer, barrier):
+    for _ in range(20):
+        barrier.wait()
+        with replacing_folder(target) as temporary:
+            for name in ("a", "b"):
+                (temporary / name).write_text(writer)
+
+
+def test_several_may_replace_one_folder_at_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(3)
+    target = tmp_path / "frames"
+    writers = [
+        context.Process(target=replace_often, args=(target, name, barrier)) for name in "xyz"
+    ]
+    for process in writers:
+        process.start()
+    for process in writers:
+        process.join()
+    assert [process.exitcode for process in writers] == [0, 0, 0]
+    assert names(tmp_path) == ["frames"]
+    assert (target / "a").read_text() == (target / "b").read_text()
+
+
+def test_replacing_a_link_to_a_folder_leaves_the_folder_alone(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "kept").write_text("")
+    (tmp_path / "frames").symlink_to(tmp_path / "outside")
+    with replacing_folder(tmp_path / "frames") as temporary:
+        (temporary / "new").write_text("")
+    assert names(tmp_path) == ["frames", "outside"]
+    assert names(tmp_path / "frames") == ["new"]
+    assert names(tmp_path / "outside") == ["kept"]
+
+
+@pytest.mark.parametrize("name", ["x", "é" * 127, "a" * 250 + ".json", ".hidden"])
+def test_temporary_names_fit_and_name_a_living_writer(tmp_path, name):
+    temporary = beside(tmp_path / name)
+    temporary.write_bytes(b"12")
+    assert temporary.name.startswith(".")
+    assert f".{os.getpid()}." in temporary.name
+    assert list(leftovers(tmp_path)) == []
+    temporary.rename(str(temporary).replace(f".{os.getpid()}.", ".4194305."))
+    assert len(list(leftovers(tmp_path))) == 1
+    assert size_of(tmp_path) == 2
+
+
+def test_read_json_bears_deep_nesting_and_folders(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name in ("deep.json", "."):
+        with pytest.raises(UserError, match="cannot be read"):
+            read_json(tmp_path / name)
+
+
+def tar(path, *members, mode="w"):
+    """Write members as given: (name, bytes) or a TarInfo."""
+    with tarfile.open(path, mode) as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                archive.addfile(info, io.BytesIO(member[1]))
+    return path
+
+
+def tar_entry(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def zipped(path, *members):
+    """Write members as given: (name, bytes) or (name, bytes, mode of Unix)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data, *mode in members:
+            info = zipfile.ZipInfo(name)
+            info.filename = name
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = (mode[0] if mode else stat.S_IFREG | 0o644) << 16
+            archive.writestr(info, data)
+    return path
+
+
+GOOD = [("clips/a.png", b"a" * 3000), ("clips/deep/b.png", b"b"), ("./notes.txt", b"")]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "zip"])
+def test_archives_are_unpacked_by_content_whatever_their_name(tmp_path, mode):
+    path = tmp_path / "archive.bin"
+    made = zipped(path, *GOOD) if mode == "zip" else tar(path, *GOOD, mode=mode)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("")
+    found = unpack(made, out)
+    assert [path.relative_to(out).as_posix() for path in found] == [
+        "clips/a.png",
+        "clips/deep/b.png",
+        "notes.txt",
+    ]
+    assert [path.read_bytes() for path in found] == [data for _, data in GOOD]
+    assert names(out) == ["clips", "notes.txt"]
+    assert names(tmp_path) == ["archive.bin", "out"]
+
+
+def test_links_inside_an_archive_become_copies(tmp_path):
+    path = tar(
+        tmp_path / "a.tar",
+        tar_entry("d/first", tarfile.SYMTYPE, "../e/second"),
+        tar_entry("e/second", tarfile.LNKTYPE, "e/real"),
+        ("e/real", b"bytes"),
+    )
+    unpack(path, tmp_path / "out")
+    made = zipped(
+        tmp_path / "a.zip", ("real", b"bytes"), ("d/link", b"../real", stat.S_IFLNK | 0o777)
+    )
+    unpack(made, tmp_path / "out2")
+    for file in ("out/d/first", "out/e/second", "out2/d/link"):
+        assert (tmp_path / file).read_bytes() == b"bytes"
+        assert not (tmp_path / file).is_symlink()
+
+
+OK = ("ok.png", b"ok")
+HOSTILE = {
+    "tar, absolute": (tar, [OK, ("/tmp/evil", b"x")], "absolute"),
+    "tar, dots": (tar, [OK, ("a/../../evil", b"x")], r"leads out .* by '\.\.'"),
+    "tar, symlink out": (tar, [OK, tar_entry("l", tarfile.SYMTYPE, "../x")], "link that leads out"),
+    "tar, absolute symlink": (
+        tar,
+        [OK, tar_entry("l", tarfile.SYMTYPE, "/etc/passwd")],
+        "link that leads out",
+    ),
+    "tar, hard link out": (
+        tar,
+        [OK, tar_entry("l", tarfile.LNKTYPE, "../../etc/passwd")],
+        "link that leads out",
+    ),
+    "tar, through a link": (
+        tar,
+        [tar_entry("d", tarfile.SYMTYPE, "/tmp"), ("d/evil", b"x")],
+        "no folder",
+    ),
+    "tar, links in a ring": (
+        tar,
+        [tar_entry("a", tarfile.SYMTYPE, "b"), tar_entry("b", tarfile.SYMTYPE, "a")],
+        "link to no file",
+    ),
+    "tar, device": (tar, [OK, tar_entry("null", tarfile.CHRTYPE)], "neither a file"),
+    "tar, pipe": (tar, [OK, tar_entry("pipe", tarfile.FIFOTYPE)], "neither a file"),
+    "tar, twice": (tar, [OK, OK], "comes twice"),
+    "tar, control characters": (tar, [OK, ("a\x1b[2Jb", b"x")], "control characters"),
+    "tar, long name": (tar, [OK, ("n" * 300, b"x")], "255 bytes"),
+    "tar, too large": (tar, [OK, ("big", b"\0" * 20_000)], "more than 10000 bytes"),
+    "zip, absolute": (zipped, [OK, ("/tmp/evil", b"x")], "absolute"),
+    "zip, drive": (zipped, [OK, ("C:\\evil", b"x")], "absolute"),
+    "zip, dots": (zipped, [OK, ("../evil", b"x")], "leads out"),
+    "zip, backslash dots": (zipped, [OK, ("a\\..\\..\\evil", b"x")], "leads out"),
+    "zip, null": (zipped, [OK, ("evil.png\0.sh", b"x")], "control characters"),
+    "zip, symlink out": (
+        zipped,
+        [OK, ("l", b"../../etc/passwd", stat.S_IFLNK | 0o777)],
+        "link that leads out",
+    ),
+    "zip, device": (zipped, [OK, ("null", b"", stat.S_IFCHR | 0o666)], "neither a file"),
+    "zip, file as folder": (zipped, [OK, ("ok.png/evil", b"x")], "no folder"),
+    "zip, bomb": (zipped, [OK, ("big", b"\0" * 5_000_000)], "more than 10000 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_archive_is_refused_before_anything_is_written(tmp_path, case):
+    write, members, reason = HOSTILE[case]
+    path = write(tmp_path / "archive", *members)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "kept").write_text("")
+    with pytest.raises(UserError, match=reason) as error:
+        unpack(path, tmp_path / "out", limit=10_000)
+    assert "\n" not in str(error.value)
+    assert "\x1b" not in str(error.value)
+    assert names(tmp_path) == ["archive", "out"]
+    assert names(tmp_path / "out") == ["kept"]
+
+
+def test_headers_that_inflate_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("crossframe.archives.HEADER_BYTES", 1 << 20)
+    info = tarfile.TarInfo("x" * 2_000_000)
+    path = tmp_path / "bomb.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info)
+    assert path.stat().st_size < 50_000
+    with pytest.raises(UserError, match="more than it may"):
+        unpack(path, tmp_path / "out", limit=10_000)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "zip"])
+def test_a_cut_archive_is_refused_wherever_it_is_cut(tmp_path, mode):
+    path = tmp_path / "archive"
+    files = [(name, os.urandom(500)) for name in "abc"]
+    whole = (zipped(path, *files) if mode == "zip" else tar(path, *files, mode=mode)).read_bytes()
+    # An uncompressed tar ends with 1024 zeros and a filling that need not be there.
+    for length in range(0, len(whole) if mode != "w" else 3 * 1024, 97):
+        path.write_bytes(whole[:length])
+        try:
+            found = unpack(path, tmp_path / "out")
+        except UserError:
+            assert not (tmp_path / "out").exists()
+        else:
+            # Cut between two members, a plain tar is a shorter tar; a part of a file never passes.
+            assert mode == "w"
+            assert [p.read_bytes() for p in found] == [data for _, data in files[: len(found)]]
+            assert length in (1024 * len(found), 1024 * len(found) + length % 512)
+            for item in found:
+                item.unlink()
+            (tmp_path / "out").rmdir()
+
+
+def test_no_archive_is_told(tmp_path):
+    (tmp_path / "text").write_text("hello, this is no archive")
+    for name in ("text", "missing", "."):
+        with pytest.raises(UserError, match=r"cannot be read|no such file"):
+            unpack(tmp_path / name, tmp_path / "out")
+    assert names(tmp_path) == ["text"]

@@ -206,6 +206,6 @@ def test_a_link_out_of_the_cache_is_not_followed(cache, tmp_path):
     outside.mkdir()
     cache.root.mkdir()
     (cache.root / "flow").symlink_to(outside)
-    with pytest.raises(UserError, match="symbolic link|leads out"):
+    with pytest.raises(UserError, match=r"symbolic link|leads out"):
         cache.get("flow", PARTS, small)
     assert list(outside.iterdir()) == []

@@ -154,9 +154,9 @@ def test_a_cell_that_is_a_link_is_refused(store, tmp_path, inside):
     store.cell_folder("f" * 64).parent.mkdir(parents=True, exist_ok=True)
     (store.root / "cells" / KEY[:16]).symlink_to(aim)
     for act in (store.result, store.forget, store.whole_frames):
-        with pytest.raises(UserError, match="symbolic link|leads out"):
+        with pytest.raises(UserError, match=r"symbolic link|leads out"):
             act(KEY)
-    with pytest.raises(UserError, match="symbolic link|leads out"):
+    with pytest.raises(UserError, match=r"symbolic link|leads out"):
         store.write_result(KEY, RECORD)
     assert list(aim.iterdir()) == []
     assert KEY[:16] not in [path.name for path in store.cells()]
@@ -171,7 +171,7 @@ def test_keys_never_lead_out(store, key):
 def test_a_claim_folder_that_is_a_link_is_refused(store, tmp_path):
     store.root.mkdir()
     (store.root / "claims").symlink_to(tmp_path)
-    with pytest.raises(UserError, match="symbolic link|leads out"):
+    with pytest.raises(UserError, match=r"symbolic link|leads out"):
         store.claim(KEY)
 
 
