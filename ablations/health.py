@@ -23,7 +23,7 @@ from crossframe.files import leftovers, read_json, remove, write_bytes
 from crossframe.keys import array_sha256
 
 FOLDERS = ("cells", "clips", "stages", "claims")
-KNOWN = {*FOLDERS, "report", "spec.json", "plan.json", "journal.jsonl", ".lock"}
+KNOWN = {*FOLDERS, "report", "slurm", "spec.json", "plan.json", "journal.jsonl", ".lock"}
 
 
 @dataclass(frozen=True)
