@@ -70,7 +70,8 @@ def _read(request: ClipRequest, parts: Parts) -> ClipCard:
 def _truth_sha256(truth: Any) -> str | None:
     if truth is None:
         return None
-    return identity({name: array_sha256(array) for name, array in sorted(vars(truth).items())})
+    known = {name: array for name, array in vars(truth).items() if array is not None}
+    return identity({name: array_sha256(array) for name, array in sorted(known.items())})
 
 
 def _kept(card: ClipCard) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _view(side: Array, angle: Array, centre: Points) -> Pose:
 
 
 def pan(t: Array) -> Pose:
-    """A window of 0.7 of the square moves right and slightly down, 1.7 % of its side per frame."""
+    """A window of 0.7 of the square moves right by 1.7 % of its side, down by 0.7 %, per frame."""
     s = progress(t)
     return _view(np.full_like(s, 0.7), 0 * s, s * (0.28 + 0.12j))
 

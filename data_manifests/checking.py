@@ -9,7 +9,7 @@ from pathlib import Path
 from crossframe.errors import UserError
 from crossframe.keys import array_sha256, file_sha256
 from data_manifests.clips import ClipRequest, load_clip
-from data_manifests.datasets import dataset_folder, find_clip, holder, missing
+from data_manifests.datasets import dataset_folder, find_clip, holder, missing, prompts_of
 from data_manifests.footage import read_moving
 from data_manifests.manifest import DataFile, Manifest
 from data_manifests.pictures import picture_paths
@@ -26,8 +26,9 @@ class Finding:
 def verify(facts: Manifest) -> Iterator[Finding]:
     """Yield one finding per file and per clip of a set, in the order of the manifest.
 
-    Files: length and sha256. Clips: number of frames, and the sha256 of the decoded frames where
-    the manifest records one. What is absent is a finding too.
+    Files: length and sha256. The set's own table of prompts: readable, and with all listed clips.
+    Clips: number of frames, and the sha256 of the decoded frames where the manifest records one.
+    What is absent is a finding too.
     """
     absent = list(missing(facts))
     yield from (Finding(problem.where, str(problem)) for problem in absent)
@@ -37,6 +38,8 @@ def verify(facts: Manifest) -> Iterator[Finding]:
     yield from (
         _file(folder, file) for file in holder(facts).files if (folder / file.name).exists()
     )
+    if facts.prompts is not None:
+        yield _prompts(facts, folder / facts.prompts.file)
     yield from (_clip(facts, name) for name in facts.names())
 
 
@@ -47,6 +50,17 @@ def _file(folder: Path, file: DataFile) -> Finding:
         return Finding(str(path), f"has {length:,} bytes, not {file.bytes:,}")
     found = file_sha256(path)
     return Finding(str(path), "" if found == file.sha256 else f"has sha256 {found}")
+
+
+def _prompts(facts: Manifest, path: Path) -> Finding:
+    if not path.exists():
+        return Finding(str(path), "is not here: captions and prompts are read from it")
+    try:
+        noted = prompts_of(facts)
+    except UserError as error:
+        return Finding(str(path), str(error))
+    lacking = [name for name in facts.names() if name not in noted]
+    return Finding(str(path), f"has no prompts for {', '.join(lacking)}" if lacking else "")
 
 
 def _clip(facts: Manifest, name: str) -> Finding:

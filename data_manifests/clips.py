@@ -46,12 +46,7 @@ SOURCES = Registry(
             "data_manifests.footage:load_footage",
             "a video, gif or folder of pictures; caption and prompts from a .yaml beside it",
             {
-                "code": (
-                    "data_manifests.footage",
-                    "data_manifests.sidecar",
-                    "data_manifests.clips",
-                    "crossframe.video",
-                ),
+                "code": ("data_manifests", "crossframe"),
                 "packages": ("av", "PIL", "numpy"),
                 "files": ("", ".yaml"),
             },
@@ -85,7 +80,7 @@ class Truth:
     occluded_backward: np.ndarray  # (f-1, h, w) bool, pixel of t+1 is not visible in t
     depth: np.ndarray  # (f, h, w) float32 in [0, 1], 1 = near
     masks: np.ndarray  # (f, n, h, w) bool, the visible part of each sprite
-    edges: np.ndarray | None  # (f, h, w) float32, 0 or 1; None where no edge is known exactly
+    edges: np.ndarray | None = None  # (f, h, w) float32, 0 or 1; None where not known exactly
 
 
 @dataclass(frozen=True)

@@ -490,6 +490,18 @@ def test_verify_finds_wrong_bytes_frames_and_pixels(root, toy_zip):
     assert next(iter(checking.verify(made))).wrong.startswith("has sha256")
 
 
+def test_verify_looks_into_the_table_of_prompts(tgve):
+    findings = {finding.where: finding.wrong for finding in checking.verify(manifest("tgve2023"))}
+    table = tgve / "LOVEU-TGVE-2023_Dataset.csv"
+    assert len(findings) == 77
+    assert "has no prompts for bmx-rider, " in findings[str(table)]
+    assert "stunt" not in findings[str(table)]
+    assert findings["tgve:stunt"] == "has 4 frames, not 32"
+    assert findings["tgve:judo"] == "is not here"
+    table.unlink()
+    assert next(iter(checking.verify(manifest("tgve2023")))).wrong.startswith("is not here")
+
+
 def test_a_decoded_hash_needs_a_length_and_a_size(toy_zip):
     made = toy("http://x", toy_zip, transform={})
     with pytest.raises(ValueError, match=r"transform\.frames"):
