@@ -180,16 +180,19 @@ class _Check:
                     yield self.document.problem(("include", index, name), what)
 
     def _points(self, spec: Spec) -> Iterator[Problem]:
-        yield from self._too_many({"grid": count_points(spec), "seeds.count": spec.seeds.count})
+        factors = {"grid": count_points(spec), "seeds.count": spec.seeds.count}
+        yield from self._too_many(math.prod(factors.values()), factors)
 
     def _cells(self, spec: Spec) -> Iterator[Problem]:
-        grid = sum(not row.sentinel for row in self.rows)
-        factors = {"grid": grid, "seeds.count": spec.seeds.count, "clips": len(self.clips)}
-        yield from self._too_many({**factors, "prompts": _most_prompts(spec)})
+        beside = sum(row.sentinel for row in self.rows)
+        prompts = [_prompts_of(self.parts.clip_id(ref), spec) for ref in self.clips]
+        factors = {"grid": len(self.rows) - beside, "seeds.count": spec.seeds.count}
+        count = math.prod(factors.values()) * sum(prompts) + beside * len(prompts)
+        most = {"clips": len(prompts), "prompts": max(prompts, default=1)}
+        yield from self._too_many(count, {**factors, **most})
 
-    def _too_many(self, factors: Mapping[str, int]) -> Iterator[Problem]:
-        """A problem at the largest factor when their product is above the limit."""
-        count = math.prod(factors.values())
+    def _too_many(self, count: int, factors: Mapping[str, int]) -> Iterator[Problem]:
+        """A problem at the largest factor when there are more cells than the limit."""
         if count > self.max_cells:
             largest = max(factors, key=lambda name: factors[name])
             shown = " x ".join(f"{name} {number:,}" for name, number in factors.items())
@@ -313,11 +316,10 @@ class _Check:
                 yield self.document.problem(path, problem.what, problem.allowed, problem.fix)
 
 
-def _most_prompts(spec: Spec) -> int:
-    """Prompts of the clip that has most of them."""
-    given = spec.prompts
-    lists = given.values() if isinstance(given, dict) else [given]
-    return max((len(entry) for entry in lists if isinstance(entry, list)), default=1)
+def _prompts_of(clip_id: str, spec: Spec) -> int:
+    """Number of prompts of a clip; one where the spec leaves it to the clip."""
+    given = spec.prompts.get(clip_id) if isinstance(spec.prompts, dict) else spec.prompts
+    return len(given) if isinstance(given, list) else 1
 
 
 def _by_line(problem: Problem) -> tuple[str, list[int], str]:

@@ -27,7 +27,7 @@ from crossframe.errors import Problem, UserError
 NodePath = tuple[str | int, ...]
 
 MAX_BYTES = 256 * 1024
-MAX_NODES = 20_000
+MAX_NODES = 10_000
 MAX_DEPTH = 64
 MAX_TEXT = 10_000
 MAX_KEY = 200
@@ -219,7 +219,7 @@ class _Builder:
         try:
             value = self.scalars.construct_object(node)
         except (ValueError, KeyError, ArithmeticError, YAMLError):
-            self._complain(path, f"{node.value} is not a value of the type {_short(node.tag)}")
+            self._complain(path, f"{node.value[:40]} is not a value of the type {_short(node.tag)}")
             return None
         wrong = wrong_scalar(value, MAX_TEXT)
         if wrong:

@@ -19,6 +19,7 @@ from crossframe.errors import Problem, UserError
 from crossframe.files import read_json
 from methods.backbone_config import BackboneConfig, locate_all, weights_identity
 from methods.base import Shared
+from methods.checkpoints import PICKLED, require_plain_tensors
 from methods.weight_files import Part, weight_files
 
 # Controls a ControlNet can take, most fitting first: all edge maps here are Canny-like, and "*" is
@@ -187,7 +188,10 @@ def _warn_if_cut(tokenizer: Any, prompts: Sequence[str], length: int) -> None:
 
 
 def _load(part: Part, folder: Path, dtype: torch.dtype) -> nn.Module:
-    """Load one network, and refuse a checkpoint that leaves parameters unset."""
+    """Load one network, and refuse a checkpoint that runs code or leaves parameters unset."""
+    for path in weight_files(folder, part.variant):
+        if path.suffix == PICKLED:
+            require_plain_tensors(path, f"backbone.{part.role}")
     try:
         net, info = _LOADERS[part.role.partition(".")[0]](folder, part, dtype)
     except Exception as error:  # loaders raise a dozen kinds for one broken folder

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from crossframe.cache import file_state, table
 from crossframe.errors import Problem, UserError
 from crossframe.keys import file_sha256, identity
+from methods.checkpoints import FOREIGN, PICKLED, SAFETENSORS, index_problems, require_whole
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
-_SUFFIXES = (".safetensors", ".bin")
+_SUFFIXES = (SAFETENSORS, PICKLED)
+_SHARD = re.compile(r"-(\d+)-of-(\d+)\.")
 _SIDE_FILES = ("*.json", "*.txt", "*.model")
 # Files beside the weights that say how a part is loaded; their names do not depend on its author.
 _CONFIGS = {
@@ -65,11 +67,18 @@ def locate(part: Part, *, allow_download: bool = False) -> Path:
     elif _HUB_ID.fullmatch(part.source):
         folder = _snapshot(part, allow_download) / part.subfolder
     else:
-        what = f"there is no folder {part.source!r}"
-        fix = "give a folder in from_pretrained layout, or a hub id such as owner/name"
-        raise UserError(Problem(f"backbone.{part.role}", what, fix=fix))
+        raise UserError(_no_folder(part, source))
     _require_complete(part, folder)
     return folder
+
+
+def _no_folder(part: Part, source: str) -> Problem:
+    what = f"there is no folder {part.source!r}"
+    fix = "give a folder in from_pretrained layout, or a hub id such as owner/name"
+    if os.path.isfile(source):
+        what = f"{part.source!r} is a file, not a folder in from_pretrained layout"
+        fix = "convert it with diffusers: from_single_file(FILE).save_pretrained(FOLDER)"
+    return Problem(f"backbone.{part.role}", what, fix=fix)
 
 
 def weight_files(folder: Path, variant: str = "") -> tuple[Path, ...]:
@@ -88,25 +97,32 @@ def weight_files(folder: Path, variant: str = "") -> tuple[Path, ...]:
 
 
 def identity_of_part(part: Part, folder: Path) -> dict[str, str]:
-    """Return sha256 (64 hex digits) by `role/file name` of every file that matters to a part."""
-    side = [path for pattern in _SIDE_FILES for path in folder.glob(pattern)]
+    """Return sha256 (64 hex digits) by `role/file name` of every file that matters to a part.
+
+    Raises UserError for a file that is damaged or cannot be read.
+    """
+    side = [path for glob in _SIDE_FILES for path in folder.glob(glob) if path.is_file()]
     if part.has_weights:
         side = [path for path in side if path.name == "config.json"]
     files = [*side, *(weight_files(folder, part.variant) if part.has_weights else ())]
-    return {f"{part.role}/{path.name}": hash_file(path) for path in sorted(files)}
+    where = f"backbone.{part.role}"
+    return {f"{part.role}/{path.name}": hash_file(path, where) for path in sorted(files)}
 
 
-def hash_file(path: Path) -> str:
-    """Return a file's sha256; remembered across processes until the file's state changes."""
+def hash_file(path: Path, where: str = "backbone") -> str:
+    """Return a file's sha256; remembered across processes until the file's state changes.
+
+    Raises UserError, located at `where`, for a file that is damaged or cannot be read.
+    """
     state = file_state(path)
-    if state is None:
-        return file_sha256(path)
     known, key = table("files"), identity(state)
-    found = known.recall(key)
+    found = known.recall(key) if state else None
     if isinstance(found, str):
         return found
-    known.remember({key: file_sha256(path)})
-    return str(known.recall(key))
+    require_whole(path, where)
+    sha = file_sha256(path)
+    known.remember({key: sha} if state else {})
+    return sha
 
 
 def _snapshot(part: Part, allow_download: bool) -> Path:
@@ -159,7 +175,32 @@ def _require_complete(part: Part, folder: Path) -> None:
         missing.append(" or ".join(f"{_STEMS[0]}|model{infix}{suffix}" for suffix in _SUFFIXES))
     if missing:
         what = f"{str(folder)!r} lacks {' and '.join(missing)}"
-        raise UserError(Problem(where, what, fix=_children(folder)))
+        raise UserError(Problem(where, what, fix=_other_formats(folder) or _children(folder)))
+    if part.has_weights:
+        problems = [*_broken(part, folder), *index_problems(folder, where)]
+        if problems:
+            raise UserError(problems)
+
+
+def _broken(part: Part, folder: Path) -> Iterator[Problem]:
+    """Yield problems of weight files that are there by name only: dead links, missing shards."""
+    where, found = f"backbone.{part.role}", weight_files(folder, part.variant)
+    for path in found:
+        if not path.is_file():
+            what = f"{str(path)!r} is no file" + (", but a link to nothing" * path.is_symlink())
+            yield Problem(where, what, fix="download it again")
+    shards = [match for path in found if (match := _SHARD.search(path.name))]
+    if shards and len(shards) < int(shards[0][2]):
+        have = ", ".join(match[1] for match in shards)
+        what = f"{str(folder)!r} has only the shards {have} of {int(shards[0][2])}"
+        yield Problem(where, what, fix="download the others")
+
+
+def _other_formats(folder: Path) -> str:
+    """Say what to do about weights in a format that is not read, or ""."""
+    found = sorted(path.name for path in folder.iterdir() if path.suffix in FOREIGN)
+    fix = "convert it to safetensors in from_pretrained layout (save_pretrained)"
+    return f"{found[0]} is in a format that is not read; {fix}" if found else ""
 
 
 def _children(folder: Path) -> str:
