@@ -12,10 +12,11 @@ from __future__ import annotations
 from crossframe.registry import Registry
 from metrics.tables.clip import CLIP_FRAME, CLIP_TEXT
 from metrics.tables.flow import FLICKER, MOTION, WARP
+from metrics.tables.networks import COST, NETWORKED
 from metrics.tables.pixel import FIDELITY
 
 METRICS = Registry(
     "metric",
-    {**CLIP_FRAME, **CLIP_TEXT, **WARP, **FLICKER, **MOTION, **FIDELITY},
+    {**CLIP_FRAME, **CLIP_TEXT, **WARP, **FLICKER, **MOTION, **FIDELITY, **NETWORKED, **COST},
     group="crossframe.metrics",
 )

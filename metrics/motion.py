@@ -69,9 +69,10 @@ def is_dynamic(scores: Tensor, height: int, width: int) -> bool:
 def ratio(inputs: MetricInputs) -> MetricValue:
     """`motion/ratio`: one value per pair. Both motions are estimated in the same way."""
     require_pairs(NAME, len(inputs.frames))
-    pictures, before = to_levels(inputs.frames), to_levels(require_source(NAME, inputs))
-    source = observable_length(source_estimate(NAME, inputs), before[:-1])
-    output = observable_length(output_estimate(inputs), pictures[:-1])
+    before = to_levels(require_source(NAME, inputs))[:-1]
+    source = observable_length(source_estimate(NAME, inputs), before)
+    # The source's contrast for both: in the output's, noise would show motion where there is none.
+    output = observable_length(output_estimate(inputs), before)
     return mean_of(
         motion_ratio(output, source),
         flow=estimator(inputs).name,

@@ -27,7 +27,7 @@ class Trunk(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(n, 3, h, w), normalised -> the tapped (n, d, h', w'), in order."""
         tapped = []
-        for index, layer in enumerate(self.features[: self.taps[-1] + 1]):
+        for index, layer in enumerate(list(self.features)[: self.taps[-1] + 1]):
             images = layer(images)
             if index in self.taps:
                 tapped.append(images)

@@ -86,6 +86,13 @@ def test_sliding_stripes_move_as_much_as_they_can_be_seen_to():
     assert value.detail["source_pixels_per_frame"] == pytest.approx(2, rel=0.1)
 
 
+def test_noise_on_stripes_does_not_pass_for_motion_along_them():
+    source = to_tensor(np.stack([stripes(1.4, 2.0 * t) for t in range(4)]))
+    noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(0))
+    noisy = (source + 0.02 * noise).clamp(0, 1)
+    assert ratio(inputs(noisy, source)).value == pytest.approx(1, abs=0.3)
+
+
 def test_shared_dis_flow_and_its_own_estimate_agree():
     frames = rolling(3, 2, 0)
     given = ratio(inputs(to_tensor(rolling(3, 3, 0)), to_tensor(frames), flow=dis_flow(frames)))

@@ -22,9 +22,10 @@ _CHECK = (
 _REFUSED = "Unavailable when a pair has fewer than 30 % such pixels."
 _SLOW = "Low for a frozen video whose source moves little: read it beside motion/ratio."
 _SEEN = (
-    "only the part of each vector along directions in which the picture has contrast is counted "
-    "(structure tensor over 4 pixels, weaker eigenvalue at least 5 % of the stronger), because "
-    "along stripes and edges motion cannot be seen and estimators invent it"
+    "Of both, only the part of each vector along directions in which the source's picture has "
+    "contrast is counted (structure tensor over 4 pixels, weaker eigenvalue at least 5 % of the "
+    "stronger), because along stripes and edges motion cannot be seen and estimators invent it; "
+    "the mean is over the source's pixels with contrast in some direction"
 )
 
 WARP: Mapping[str, Entry] = {
@@ -177,11 +178,10 @@ MOTION: Mapping[str, Entry] = {
             "Mean length of the optical flow between consecutive frames of the output, divided by "
             "the same mean for the source clip. Both flows are estimated, by OpenCV's DIS (medium) "
             "on grey frames unless another estimator is named, even where the source's exact flow "
-            f"is known, so that the estimator's bias cancels. In both, {_SEEN}; the mean is over "
-            "the pixels with contrast in some direction. 1 = moves as much as the source, 0 = "
-            "frozen; above 1 = more motion or flicker that passes for motion. One value per pair, "
-            "each divided by the source's mean. Unavailable when the source moves less than 0.01 "
-            "pixels a frame."
+            f"is known, so that the estimator's bias cancels. {_SEEN}. 1 = moves as much as the "
+            "source, 0 = frozen; above 1 = more motion or flicker that passes for motion. One "
+            "value per pair, each divided by the source's mean. Unavailable when the source moves "
+            "less than 0.01 pixels a frame."
         ),
         needs=["source"],
         version=2,
@@ -196,9 +196,8 @@ MOTION: Mapping[str, Entry] = {
         definition=(
             "Mean length of the difference between the optical flow of the output and that of the "
             "source clip. Both are estimated, by OpenCV's DIS (medium) on grey frames unless "
-            "another estimator is named, even where the source's exact flow is known. Of the "
-            f"source's picture, {_SEEN}; the mean is over the pixels with contrast in some "
-            "direction. One value per pair. V2VBench reports the negative, with GMFlow and over "
+            f"another estimator is named, even where the source's exact flow is known. {_SEEN}. "
+            "One value per pair. V2VBench reports the negative, with GMFlow and over "
             "whole vectors. A frozen video scores the source's own motion."
         ),
         needs=["source"],

@@ -1,0 +1,40 @@
+"""What making a clip has cost, as metrics, so that tables show it beside the scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metrics.accumulate import ClipMean
+from metrics.base import MetricInputs, MetricValue
+from metrics.errors import MetricUnavailable
+
+SECONDS, MEMORY = "cost/seconds_per_frame", "cost/peak_memory"
+GIBIBYTE = 2**30
+
+
+def seconds_per_frame(inputs: MetricInputs) -> MetricValue:
+    """`cost/seconds_per_frame`. MetricUnavailable when it was not recorded."""
+    return _recorded(SECONDS, inputs, "seconds_per_frame", 1)
+
+
+def peak_memory(inputs: MetricInputs) -> MetricValue:
+    """`cost/peak_memory`, GiB. MetricUnavailable when it was not recorded."""
+    return _recorded(MEMORY, inputs, "peak_memory_bytes", GIBIBYTE)
+
+
+def _recorded(metric: str, inputs: MetricInputs, field: str, unit: int) -> MetricValue:
+    if field not in inputs.cost:
+        raise MetricUnavailable(metric, "was not recorded when the frames were made")
+    return MetricValue(inputs.cost[field] / unit, ())
+
+
+def _single(value: float) -> Tensor:
+    return torch.tensor([value], dtype=torch.float64)
+
+
+class MeanCost(ClipMean):
+    """`cost/seconds_per_frame`, `cost/peak_memory` over clips, given as numbers."""
+
+    higher_is_better = False
+    series = staticmethod(_single)

@@ -1,0 +1,31 @@
+"""PickScore (Kirstain et al. 2023): CLIP logits of a model tuned on people's preferences."""
+
+from __future__ import annotations
+
+from transformers import AutoTokenizer
+
+from metrics.base import MetricInputs, MetricValue, mean_of
+from metrics.clip_text import scaled_cosines
+from metrics.encoders import CLIPEncoder, load_clip_model
+from metrics.preprocessing import read_preprocessing
+from metrics.shared import require_prompt
+from metrics.weights import label, locate
+
+NAME = "pickscore"
+
+
+def load_pickscore() -> CLIPEncoder:
+    """The model with the processor that goes with it; MetricUnavailable when one is absent."""
+    folder, processor = locate("pickscore"), locate("pickscore-processor")
+    tokenizer = AutoTokenizer.from_pretrained(processor, local_files_only=True)
+    preprocessing = read_preprocessing(processor)
+    return CLIPEncoder(load_clip_model(folder), tokenizer, preprocessing, label(folder))
+
+
+def pickscore(inputs: MetricInputs) -> MetricValue:
+    """`pickscore`: one value per frame. MetricUnavailable without a prompt or the weights."""
+    prompt = require_prompt(NAME, inputs)
+    encoder = inputs.resident.get("pickscore", load_pickscore)
+    text = encoder.encode_text([prompt])[0]
+    series = scaled_cosines(encoder.encode_images(inputs.frames), text, encoder.temperature)
+    return mean_of(series, encoder=encoder.name, temperature=encoder.temperature)

@@ -1,0 +1,110 @@
+"""Metrics of further networks, of sets of clips, of talking faces, and of cost. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from crossframe.registry import Entry
+from metrics.tables import row
+
+NETWORKED: Mapping[str, Entry] = {
+    "dino_subject/vbench": row(
+        "metrics.dino:subject",
+        "DINO similarity with the frame before and with the first",
+        direction="higher",
+        range=(0.0, 1.0),
+        unit="cosine",
+        definition=(
+            "Mean over the frames after the first of half the DINO cosine with the frame before "
+            "plus half the cosine with the first frame, each not below 0. DINO ViT-B/16 "
+            "(facebook/dino-vitb16), class token; the shorter side is resized to 224 (bilinear, no "
+            "antialiasing), without a crop. One value per frame after the first. Highest for a "
+            "frozen video: read it beside motion/ratio."
+        ),
+        networks=["dino"],
+        paper_names=["subject consistency (VBench)"],
+        torchmetric="metrics.clip_frame:VBenchFrameSimilarity",
+    ),
+    "pickscore": row(
+        "metrics.pickscore:pickscore",
+        "how much people would like the frames for the prompt, as predicted",
+        direction="higher",
+        range=(-100.0, 100.0),
+        unit="logit",
+        definition=(
+            "Mean over frames of the cosine between image and text embedding of PickScore v1 "
+            "(yuvalkirstain/PickScore_v1, a CLIP-H tuned on preferences), times its learned "
+            "temperature factor; pictures and text are prepared by the processor of "
+            "laion/CLIP-ViT-H-14-laion2B-s32B-b79K. One value per frame. Frames are judged one by "
+            "one, so consistency does not enter."
+        ),
+        needs=["prompt"],
+        networks=["pickscore", "pickscore-processor"],
+        paper_names=["PickScore (TGVE 2023, V2VBench)"],
+        torchmetric="metrics.clip_text:ScaledTextSimilarity",
+    ),
+    "fvd": row(
+        "metrics.fvd:fvd",
+        "Frechet video distance between two sets of clips",
+        direction="lower",
+        range=(0.0, None),
+        unit="squared feature distance",
+        definition=(
+            "Frechet distance between Gaussian fits of the I3D features (Kinetics-400 logits; "
+            "frames squashed to 224x224, scaled to [-1, 1], at least 10 a clip) of generated and "
+            "of real clips: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), covariances over n - 1. "
+            "No score of a single clip, and refused below 1,000 clips a set, where the estimate "
+            "follows n more than the videos."
+        ),
+        paper_names=["FVD"],
+        torchmetric="metrics.fvd:FrechetVideoDistance",
+    ),
+    "sync/mouth_corr": row(
+        "metrics.sync:mouth_corr",
+        "whether the mouth opens with the voice",
+        direction="higher",
+        range=(-1.0, 1.0),
+        unit="correlation",
+        definition=(
+            "Pearson correlation over frames between the mean darkness of the mouth's region (1 "
+            "minus Rec. 601 luma: an open mouth shows its dark inside) and the loudness of the "
+            "voice during the frame. No shift in time is allowed. The series holds the products "
+            "of the standardised values, whose mean is the correlation. 0 when the mouth does not "
+            "move; unavailable for clips without a face and for a voice of constant loudness."
+        ),
+        needs=["face"],
+        torchmetric="metrics.sync:MouthCorrelation",
+    ),
+}
+
+COST: Mapping[str, Entry] = {
+    "cost/seconds_per_frame": row(
+        "metrics.cost:seconds_per_frame",
+        "time that a frame took",
+        direction="lower",
+        range=(0.0, None),
+        unit="s",
+        definition=(
+            "Wall-clock seconds of making the clip divided by its frames, without loading networks "
+            "and without scoring, as recorded when the frames were made. Work that cells share is "
+            "counted in the cell that did it first. Compare rows of one machine only."
+        ),
+        needs=["cost"],
+        paper_names=["time cost (ControlVideo, per video)"],
+        torchmetric="metrics.cost:MeanCost",
+    ),
+    "cost/peak_memory": row(
+        "metrics.cost:peak_memory",
+        "memory that making the clip took",
+        direction="lower",
+        range=(0.0, None),
+        unit="GiB",
+        definition=(
+            "Largest amount of memory in use while the clip was made, in GiB: of the accelerator "
+            "when there is one, of the process otherwise, networks included. Recorded when the "
+            "frames were made. Compare rows of one machine only."
+        ),
+        needs=["cost"],
+        torchmetric="metrics.cost:MeanCost",
+    ),
+}

@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from metrics.base import MetricInputs
+from metrics.cost import MeanCost, peak_memory, seconds_per_frame
+from metrics.errors import MetricUnavailable
+
+
+def test_costs_are_those_recorded():
+    cost = {"seconds_per_frame": 1.5, "peak_memory_bytes": 3 * 2**29}
+    inputs = MetricInputs(torch.rand(1, 3, 8, 8), cost=cost)
+    assert seconds_per_frame(inputs).value == 1.5
+    assert peak_memory(inputs).value == 1.5
+
+
+@pytest.mark.parametrize("metric", [seconds_per_frame, peak_memory])
+def test_what_was_not_recorded_is_not_made_up(metric):
+    with pytest.raises(MetricUnavailable, match="not recorded"):
+        metric(MetricInputs(torch.rand(1, 3, 8, 8)))
+
+
+def test_costs_are_averaged():
+    metric = MeanCost()
+    for value in (1.0, 3.0):
+        metric.update(value)
+    assert metric.compute() == 2
