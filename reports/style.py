@@ -43,6 +43,7 @@ SETTINGS: dict[Any, Any] = {
     "figure.constrained_layout.h_pad": 0.1,
     "figure.constrained_layout.w_pad": 0.1,
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # a dollar in a row label is a dollar
 }
 
 DPI = 160
