@@ -1,10 +1,13 @@
 """Metrics as named definitions. This table is all that specs, plans and reports need; no torch.
 
-Each target is a function `MetricInputs -> MetricValue`. `extra` holds `direction` (higher, lower or
-target, with `target`), `range` [lo, hi] (None = unbounded), `unit`, `definition` (printed under
-tables), `needs` (of clip, source, prompt, source_prompt, flow, fps, masks, face, cost), `networks`
-(names of `metrics.weights.NETWORKS` other than the encoder), `version` (raised when values change),
-`paper_names`, and `torchmetric`, the accumulating `torchmetrics.Metric` over the same function.
+Each target is a function `MetricInputs -> MetricValue`. `extra` holds:
+
+direction: higher, lower or target, with `target`. range: [lo, hi], None = unbounded. unit.
+definition: printed under tables. needs: of clip (an encoder), source, prompt, source_prompt, flow
+    (of the source), estimator (flow is estimated even where the source's is known), fps, masks, face,
+    cost. networks: names of `metrics.weights.NETWORKS`, besides the encoder.
+version: raised when values change. paper_names. torchmetric: the accumulating
+    `torchmetrics.Metric` over the same function.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ Shapes: n pictures, h height, w width. Flow is (dx, dy) in pixels.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
@@ -23,44 +25,56 @@ EDGE = 0.05
 """Share of the stronger direction's squared slope below which the weaker shows nothing."""
 
 
-def observable(flow: Tensor, pictures: np.ndarray) -> Tensor:
-    """Project flow onto the directions in which the picture at its start has contrast.
+@dataclass(frozen=True)
+class Contrast:
+    """What the structure tensor says about each pixel of n pictures.
 
-    flow: (n, 2, h, w). pictures: (n, h, w, 3) uint8 RGB, on whose grid the flow stands. Returns
-    (n, 2, h, w) in the frame of the structure tensor's eigenvectors: the component across the
-    strongest contrast first. Components that cannot be seen are 0.
+    angle: (n, h, w) radians, the direction of the strongest contrast. strong, weak: (n, h, w) mean
+    squared slope along it and across it, (grey levels per pixel)^2.
     """
-    angle, strong, weak = _directions(pictures)
-    across = flow[:, 0] * angle.cos() + flow[:, 1] * angle.sin()
-    along = flow[:, 1] * angle.cos() - flow[:, 0] * angle.sin()
-    shown = strong > FLAT
-    return torch.stack(
-        (across * shown, along * (shown & (weak > (EDGE * strong).clamp(min=FLAT)))), 1
-    )
+
+    angle: Tensor
+    strong: Tensor
+    weak: Tensor
+
+    @property
+    def shown(self) -> Tensor:
+        """(n, h, w) bool: pixels with contrast in some direction."""
+        return self.strong > FLAT
+
+    @property
+    def shown_fully(self) -> Tensor:
+        """(n, h, w) bool: pixels with contrast in every direction."""
+        return self.shown & (self.weak > (EDGE * self.strong).clamp(min=FLAT))
 
 
-def observable_length(flow: Tensor, pictures: np.ndarray) -> Tensor:
-    """Mean length, pixels, of the part of the flow that can be seen: (n,) float64.
-
-    The mean is over pixels with contrast in some direction; 0 when there are none. Arguments as of
-    `observable`.
-    """
-    shown = shows_motion(pictures)
-    lengths = observable(flow, pictures).double().square().sum(1).sqrt()
-    return lengths.sum((1, 2)) / shown.sum((1, 2)).clamp(min=1)
-
-
-def shows_motion(pictures: np.ndarray) -> Tensor:
-    """(n, h, w, 3) uint8 RGB -> (n, h, w) bool: pixels with contrast in some direction."""
-    return _directions(pictures)[1] > FLAT
-
-
-def _directions(pictures: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Angle of the strongest contrast and the tensor's two eigenvalues, each (n, h, w) float32."""
+def contrast(pictures: np.ndarray) -> Contrast:
+    """Return the contrast of (n, h, w, 3) uint8 RGB."""
     xx, xy, yy = (torch.from_numpy(part) for part in _structure(pictures))
     mean, half = (xx + yy) / 2, (xx - yy) / 2
     spread = (half.square() + xy.square()).sqrt()
-    return torch.atan2(2 * xy, 2 * half) / 2, mean + spread, mean - spread
+    return Contrast(torch.atan2(2 * xy, 2 * half) / 2, mean + spread, mean - spread)
+
+
+def observable(flow: Tensor, seen: Contrast) -> Tensor:
+    """Project flow (n, 2, h, w) onto the directions in which the pictures have contrast.
+
+    Returns (n, 2, h, w) in the frame of the structure tensor's eigenvectors: the component along
+    the strongest contrast first. Components that cannot be seen are 0.
+    """
+    cos, sin = seen.angle.cos(), seen.angle.sin()
+    across = flow[:, 0] * cos + flow[:, 1] * sin
+    along = flow[:, 1] * cos - flow[:, 0] * sin
+    return torch.stack((across * seen.shown, along * seen.shown_fully), dim=1)
+
+
+def observable_length(flow: Tensor, seen: Contrast) -> Tensor:
+    """Mean length, pixels, of the part of the flow (n, 2, h, w) that can be seen: (n,) float64.
+
+    The mean is over pixels with contrast in some direction; 0 when there are none.
+    """
+    lengths = observable(flow, seen).double().square().sum(1).sqrt()
+    return lengths.sum((1, 2)) / seen.shown.sum((1, 2)).clamp(min=1)
 
 
 def _structure(pictures: np.ndarray) -> np.ndarray:

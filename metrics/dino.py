@@ -13,10 +13,9 @@ from transformers import ViTModel
 
 from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
 from metrics.clip_frame import vbench_cosines
-from metrics.encoders import in_batches, prepare
-from metrics.errors import MetricUnavailable
+from metrics.encoders import in_batches, load_network, prepare
 from metrics.preprocessing import DINO, Preprocessing
-from metrics.weights import label, locate
+from metrics.weights import NETWORKS, label, locate
 
 NAME = "dino_subject/vbench"
 
@@ -31,13 +30,12 @@ class DinoEncoder:
 
     @classmethod
     def from_folder(cls, folder: Path) -> DinoEncoder:
-        """Load from a `from_pretrained` folder. MetricUnavailable when it cannot be read."""
-        try:
-            model = ViTModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise MetricUnavailable(NAME, f"cannot load {folder}: {reason}") from error
-        return cls(model, label(folder))
+        """Load from a `from_pretrained` folder.
+
+        Raises MetricUnavailable when it cannot be read, UserError when it leaves layers empty.
+        """
+        fix = NETWORKS["dino"].command
+        return cls(load_network(ViTModel, folder, fix, add_pooling_layer=False), label(folder))
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:

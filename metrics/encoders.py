@@ -115,7 +115,7 @@ class CLIPEncoder:
         if not (folder / "config.json").is_file():
             raise MetricUnavailable("clip", f"no CLIP weights in {folder}", HOW_TO_GET_CLIP)
         preprocessing = read_preprocessing(folder, geometry)
-        model = load_clip_model(folder)
+        model = load_network(CLIPModel, folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         name = label(folder) if geometry == "own" else f"{label(folder)}, {geometry}"
         return cls(model.to(device), tokenizer, preprocessing, name)
@@ -156,21 +156,22 @@ def projected(model: CLIPModel, features: Any) -> Tensor:
     return tensor
 
 
-def load_clip_model(folder: Path) -> CLIPModel:
-    """Load weights in float32 from a folder; MetricUnavailable or UserError as `from_folder`."""
+def load_network(kind: Any, folder: Path, fix: str = HOW_TO_GET_CLIP, **options: Any) -> Any:
+    """Load a transformers class from a folder, in float32; never downloads.
+
+    Raises MetricUnavailable when it cannot be read, UserError when it does not fill the network.
+    """
     try:
-        model, report = CLIPModel.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        network, report = kind.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise MetricUnavailable(
-            "clip", f"cannot load {folder}: {reason}", HOW_TO_GET_CLIP
-        ) from error
+        raise MetricUnavailable("encoder", f"cannot load {folder}: {reason}", fix) from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise UserError(Problem(str(folder), f"its weights lack {missing}", fix=HOW_TO_GET_CLIP))
-    return model
+        raise UserError(Problem(str(folder), f"its weights lack {missing}", fix=fix))
+    return network
 
 
 def _target(images: Tensor, resize: int | tuple[int, int]) -> tuple[int, int]:

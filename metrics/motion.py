@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metrics.accumulate import ClipMean
-from metrics.aperture import observable, observable_length, shows_motion
+from metrics.aperture import contrast, observable, observable_length
 from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
 from metrics.errors import MetricUnavailable
 from metrics.flow import to_levels
@@ -69,10 +69,10 @@ def is_dynamic(scores: Tensor, height: int, width: int) -> bool:
 def ratio(inputs: MetricInputs) -> MetricValue:
     """`motion/ratio`: one value per pair. Both motions are estimated in the same way."""
     require_pairs(NAME, len(inputs.frames))
-    before = to_levels(require_source(NAME, inputs))[:-1]
-    source = observable_length(source_estimate(NAME, inputs), before)
     # The source's contrast for both: in the output's, noise would show motion where there is none.
-    output = observable_length(output_estimate(inputs), before)
+    seen = contrast(to_levels(require_source(NAME, inputs))[:-1])
+    source = observable_length(source_estimate(NAME, inputs), seen)
+    output = observable_length(output_estimate(inputs), seen)
     return mean_of(
         motion_ratio(output, source),
         flow=estimator(inputs).name,
@@ -84,12 +84,10 @@ def ratio(inputs: MetricInputs) -> MetricValue:
 def epe(inputs: MetricInputs) -> MetricValue:
     """`motion/epe`: one value per pair, pixels. Both flows are estimated in the same way."""
     require_pairs(EPE, len(inputs.frames))
-    before = to_levels(require_source(EPE, inputs))[:-1]
+    seen = contrast(to_levels(require_source(EPE, inputs))[:-1])
     flows = output_estimate(inputs), source_estimate(EPE, inputs)
-    output, source = (observable(flow, before) for flow in flows)
-    return mean_of(
-        end_point_error(output, source, shows_motion(before)), flow=estimator(inputs).name
-    )
+    output, source = (observable(flow, seen) for flow in flows)
+    return mean_of(end_point_error(output, source, seen.shown), flow=estimator(inputs).name)
 
 
 def dynamic_degree(inputs: MetricInputs) -> MetricValue:

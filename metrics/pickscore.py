@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CLIPModel
 
 from metrics.base import MetricInputs, MetricValue, mean_of
 from metrics.clip_text import scaled_cosines
-from metrics.encoders import CLIPEncoder, load_clip_model
+from metrics.encoders import CLIPEncoder, load_network
 from metrics.preprocessing import read_preprocessing
 from metrics.shared import require_prompt
-from metrics.weights import label, locate
+from metrics.weights import NETWORKS, label, locate
 
 NAME = "pickscore"
 
@@ -19,7 +19,12 @@ def load_pickscore() -> CLIPEncoder:
     folder, processor = locate("pickscore"), locate("pickscore-processor")
     tokenizer = AutoTokenizer.from_pretrained(processor, local_files_only=True)
     preprocessing = read_preprocessing(processor)
-    return CLIPEncoder(load_clip_model(folder), tokenizer, preprocessing, label(folder))
+    return CLIPEncoder(
+        load_network(CLIPModel, folder, NETWORKS[NAME].command),
+        tokenizer,
+        preprocessing,
+        label(folder),
+    )
 
 
 def pickscore(inputs: MetricInputs) -> MetricValue:

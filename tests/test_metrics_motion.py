@@ -4,7 +4,7 @@ import torch
 from test_metrics_flow import constant_flow, golden, rolling, textured
 from test_metrics_warp import inputs, to_tensor, true_flow
 
-from metrics.aperture import observable, observable_length
+from metrics.aperture import contrast, observable, observable_length
 from metrics.base import MetricInputs
 from metrics.errors import MetricUnavailable
 from metrics.flow import dis_flow
@@ -62,19 +62,19 @@ def test_motion_along_stripes_is_not_counted(angle):
     picture = stripes(angle)[None]
     across, along = (np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))
     flow = constant_flow(1, 96, 96, *(2 * across[i] + 7 * along[i] for i in (0, 1)))
-    assert observable_length(flow, picture).item() == pytest.approx(2, rel=0.05)
+    assert observable_length(flow, contrast(picture)).item() == pytest.approx(2, rel=0.05)
 
 
 def test_on_texture_the_whole_vector_is_counted():
     flow = constant_flow(1, 64, 64, 3, 4)
-    seen = observable(flow, textured()[None])
+    seen = observable(flow, contrast(textured()[None]))
     assert seen.square().sum(1).sqrt().median() == pytest.approx(5, rel=1e-4)
-    assert observable_length(flow, textured()[None]).item() == pytest.approx(5, rel=0.05)
+    assert observable_length(flow, contrast(textured()[None])).item() == pytest.approx(5, rel=0.05)
 
 
 def test_a_flat_picture_shows_no_motion():
     flat = np.full((1, 32, 32, 3), 90, np.uint8)
-    assert observable_length(constant_flow(1, 32, 32, 3, 4), flat).item() == 0
+    assert observable_length(constant_flow(1, 32, 32, 3, 4), contrast(flat)).item() == 0
 
 
 def test_sliding_stripes_move_as_much_as_they_can_be_seen_to():

@@ -51,6 +51,14 @@ def test_dino_takes_the_class_token_of_uncropped_pictures(tmp_path):
     assert (features - torch.nn.functional.normalize(token, dim=-1)).abs().max() < 1e-5
 
 
+def test_half_a_dino_is_not_filled_with_noise(tmp_path):
+    model = tiny_vit()
+    weights = {name: w for name, w in model.state_dict().items() if "layernorm.w" not in name}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    with pytest.raises(UserError, match="lack"):
+        DinoEncoder.from_folder(tmp_path)
+
+
 def test_subject_consistency_uses_the_resident_network():
     encoder = DinoEncoder(tiny_vit(), "tiny", SMALL)
     frozen = torch.rand(1, 3, 32, 32).expand(3, -1, -1, -1)

@@ -10,7 +10,10 @@ from torchmetrics import Metric
 from metrics import METRICS
 from metrics.weights import NETWORKS
 
-NEEDS = {"clip", "source", "prompt", "source_prompt", "flow", "fps", "masks", "face", "cost"}
+NEEDS = {
+    *("clip", "source", "prompt", "source_prompt", "flow", "estimator"),
+    *("fps", "masks", "face", "cost"),
+}
 
 
 @pytest.mark.parametrize("name", METRICS.names())

@@ -78,6 +78,7 @@ WARP: Mapping[str, Entry] = {
             f" One value per pair. {_REFUSED} For videos without a source. A flow that follows "
             "flickering texture hides it: with a source, prefer warp/source_flow."
         ),
+        needs=["estimator"],
         paper_names=["warping error (EvalCrafter, with RAFT and other masks)"],
         torchmetric="metrics.warp:SourceFlowWarpError",
     ),
@@ -183,7 +184,7 @@ MOTION: Mapping[str, Entry] = {
             "value per pair, each divided by the source's mean. Unavailable when the source moves "
             "less than 0.01 pixels a frame."
         ),
-        needs=["source"],
+        needs=["source", "estimator"],
         version=2,
         torchmetric="metrics.motion:MotionRatio",
     ),
@@ -200,7 +201,7 @@ MOTION: Mapping[str, Entry] = {
             "One value per pair. V2VBench reports the negative, with GMFlow and over "
             "whole vectors. A frozen video scores the source's own motion."
         ),
-        needs=["source"],
+        needs=["source", "estimator"],
         paper_names=["motion alignment (V2VBench, negative)"],
         torchmetric="metrics.motion:EndPointError",
     ),
@@ -219,7 +220,7 @@ MOTION: Mapping[str, Entry] = {
             "is named. The series is the fast motion of each sampled pair, in pixels. Counts "
             "camera motion and flicker too."
         ),
-        needs=["fps"],
+        needs=["fps", "estimator"],
         paper_names=["dynamic degree (VBench)"],
         torchmetric="metrics.motion:DynamicDegree",
     ),

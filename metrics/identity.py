@@ -1,0 +1,38 @@
+"""What a score depends on besides the frames: the part of its key that metrics know. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from metrics.flow_table import FLOWS
+from metrics.weights import networks_identity
+
+FLOW_NEEDS = {"flow", "estimator"}
+
+
+def score_identity(
+    extra: Mapping[str, Any], facts: Mapping[str, Any], flow: str = "dis"
+) -> dict[str, Any]:
+    """Return the version of a metric and what it depends on, for hashing.
+
+    extra: of its registry entry. facts: by name of a need, what satisfies it: "clip" -> identity of
+    the encoder's weights and of its preprocessing, "source_prompt" -> the caption, "fps" -> the
+    rate, "face" -> hashes. Only those that the metric needs are taken. flow: the estimator. Absent
+    networks count as None, so that a score is made anew once they are there.
+    """
+    needs = extra.get("needs", ())
+    made: dict[str, Any] = {"version": extra.get("version", 1)}
+    made |= {need: facts[need] for need in needs if need in facts}
+    if extra.get("networks"):
+        made["networks"] = networks_identity(extra["networks"])
+    if FLOW_NEEDS & set(needs):
+        made["estimator"] = flow_identity(flow)
+    return made
+
+
+def flow_identity(name: str) -> dict[str, Any]:
+    """Return name, version and networks of an estimator of `FLOWS`; UserError for other names."""
+    extra = FLOWS.entry(name).extra
+    networks = networks_identity(extra.get("networks", ()))
+    return {"name": name, "version": extra.get("version", 1), "networks": networks}
