@@ -14,6 +14,7 @@ def record_failure(cell: Cell, store: Store, status: str, reason: str, log: str 
     record = {
         "schema": SCHEMA,
         **cell.summary(),
+        "metric_keys": dict(cell.metric_keys),
         "status": status,
         "reason": reason,
         "at": time.time(),
