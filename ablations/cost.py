@@ -15,9 +15,9 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class Cost:
     """Measure a block: `with Cost() as cost: ...`.
 
-    Memory is that of torch's allocator on the GPU where this process uses one. Otherwise it is the peak of the
-    process's resident memory during the block, networks included, where the system can tell
-    (Linux); None elsewhere.
+    Memory is that of torch's allocator on the GPU where this process uses one. Otherwise it is the
+    peak of the process's resident memory during the block, networks included, where the system can
+    tell (Linux); None elsewhere.
     """
 
     seconds = 0.0

@@ -77,22 +77,21 @@ def train(
     kind: str, unet: UNet2DConditionModel, latents: Tensor, clip: CLIPModel
 ) -> ControlNetModel:
     """Train or resume the ControlNet for ``kind``, denoiser frozen; returns the average."""
-    noising, conditions = Noising(latents, clip), Conditions(kind, len(latents))
+    noising, conditions = Noising(latents, clip, focused=True), Conditions(kind, len(latents))
     unet = unet.to(device()).eval().requires_grad_(False)
     recipe = RECIPES[kind]
     run = Fit(build(unet).to(device()), recipe, work_folder() / f"controlnet-{kind}")
 
     def losses(step: int) -> dict[str, Tensor]:
-        numbers, noised, t, text, noise = noising.draw(recipe.batch)
-        down, mid = run.net(noised, t, text, conditions(numbers), return_dict=False)
+        draw = noising.draw(recipe.batch)
+        given = (draw.noised, draw.t, draw.text)
+        down, mid = run.net(*given, conditions(draw.numbers), return_dict=False)
         out = unet(
-            noised,
-            t,
-            text,
+            *given,
             down_block_additional_residuals=down,
             mid_block_additional_residual=mid,
         )
-        return {"noise": noising.loss(out.sample, noise, t)}
+        return {"noise": noising.loss(out.sample, draw)}
 
     run.run(losses)
     run.use_average()

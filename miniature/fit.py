@@ -36,7 +36,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast to train; part of every model card."""
+    """How long and how fast to train; part of every model card. ``stop``: see ``end``."""
 
     steps: int
     batch: int
@@ -45,6 +45,12 @@ class Recipe:
     decay: float = 0.01
     average: float = 0.999
     seed: int = 0
+    stop: int | None = None
+
+    @property
+    def end(self) -> int:
+        """Step at which training ends: ``steps``, or ``stop`` when it is broken off before."""
+        return self.steps if self.stop is None else self.stop
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then a cosine to a fiftieth of ``rate``."""
@@ -118,7 +124,7 @@ class Fit(Generic[Net]):
                     }
 
     def run(self, loss: Callable[[int], Mapping[str, Tensor]], every: float = 60.0) -> None:
-        """Train up to ``recipe.steps``, with a checkpoint every ``every`` seconds."""
+        """Train up to ``recipe.end``, with a checkpoint every ``every`` seconds."""
         self.resume()
         self.net.train()
         columns = (
@@ -131,10 +137,10 @@ class Fit(Generic[Net]):
         )
         with Progress(*columns) as progress:
             task = progress.add_task(
-                self.folder.name, total=self.recipe.steps, completed=self.step, losses=""
+                self.folder.name, total=self.recipe.end, completed=self.step, losses=""
             )
             saved = time.monotonic()
-            while self.step < self.recipe.steps:
+            while self.step < self.recipe.end:
                 began = time.monotonic()
                 parts = self._update(loss)
                 self.seconds += time.monotonic() - began

@@ -369,6 +369,12 @@ def render(
     return Rendering(render_frames(scene, t, size), truth)
 
 
+def covered(scene: Scene, times: Array, size: int = SIZE) -> NDArray[np.bool_]:
+    """Pixels (f, h, w) in which a sprite is seen."""
+    t = np.asarray(times, np.float64)
+    return visible_layer(scene, np.broadcast_to(_screen(size), (len(t), size, size)), t) > 0
+
+
 def boundaries(region: NDArray[np.integer]) -> NDArray[np.float32]:
     """Pixels whose right or lower neighbour lies in another region: (f, h, w) in {0, 1}."""
     edge = np.zeros(region.shape, bool)

@@ -40,6 +40,7 @@ class Lab:
     """A spec over the fake parts, and the store of its runs."""
 
     def __init__(self, folder, text=SPEC):
+        folder.mkdir(exist_ok=True)
         self.path = folder / "tiny.yaml"
         self.path.write_text(text, encoding="utf-8")
         self.store = Store(folder / "run")
@@ -160,7 +161,8 @@ def test_an_interrupt_abandons_cells_and_says_how_to_resume(lab):
     run.send_signal(signal.SIGINT)
     told, _ = run.communicate(timeout=60)
     assert run.returncode == 130, told
-    assert "Resume with:" in told and "--out" in told and "Traceback" not in told
+    assert "Resume with:" in told
+    assert "Traceback" not in told
     (key,) = lab.starts()
     assert lab.store.failure(key)["status"] == "interrupted"
     assert lab.store.holder(key) is None

@@ -7,7 +7,8 @@ never restarted or retried by Ray: a cell that kills its worker is recorded and 
 from __future__ import annotations
 
 import os
-import uuid
+import signal
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -44,8 +45,7 @@ class RayEngine(Engine):
     def start(self, order: Order) -> None:
         """Join the cluster at `address`, or start one here, and place the actors."""
         self.order = order
-        self.namespace = f"crossframe-{uuid.uuid4().hex[:12]}"
-        connect(self.options, self.namespace)
+        connect(self.options)
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         self.actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)(Slot)
         self.slots = [self._place() for _ in range(self.options.jobs)]
@@ -83,17 +83,32 @@ class RayEngine(Engine):
         ray.shutdown()
 
 
-def connect(options: EngineOptions, namespace: str) -> None:
-    """Join or start a cluster; raises UserError when the address does not answer."""
+def connect(options: EngineOptions) -> None:
+    """Join or start a cluster; raises UserError when the address does not answer.
+
+    Ray puts a handler of its own on SIGTERM, which would end the run without its last words.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     here: dict[str, Any] = {"num_cpus": options.jobs, "include_dashboard": False}
     arguments = {"address": options.address} if options.address else here
+    kept = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**arguments, namespace=namespace, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError) as error:
+        _require_answer(options.address)
+        ray.init(**arguments, log_to_driver=False, configure_logging=False)
+    except (OSError, ValueError) as error:
         where = f"--address {options.address}" if options.address else "--engine ray"
         fix = "start one with `ray start --head`, or leave --address out"
         raise UserError(Problem(where, f"no Ray cluster: {error}", fix=fix)) from error
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+
+
+def _require_answer(address: str | None) -> None:
+    """Raise OSError or ValueError unless something listens there; Ray itself waits for minutes."""
+    if address is None or address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def outcome(future: Any, cell: Cell) -> Ended:

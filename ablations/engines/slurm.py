@@ -6,9 +6,9 @@ nothing that it finished. All nodes must see the run folder under the same path.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from time import sleep
 from typing import Any
 
 import submitit
@@ -57,7 +57,7 @@ class SlurmEngine(Engine):
                     del open_cells[key]
                     yield event
             if open_cells:
-                time.sleep(POLL)
+                sleep(POLL)
 
     def _ended(self, cell: Cell) -> Ended | None:
         result = self.store.result(cell.key)

@@ -1,0 +1,102 @@
+"""The Slurm engine on submitit's own fake Slurm: shares, lost tasks, settings."""
+
+import signal
+
+import pytest
+
+pytest.importorskip("submitit", reason="no submitit here: pip install 'crossframe[slurm]'")
+
+from submitit.core.submission import process_job
+from submitit.slurm.test_slurm import mocked_slurm
+from test_engines import Lab, engine
+
+from ablations.engines import slurm
+from crossframe.errors import UserError
+from crossframe.provenance import provenance
+
+FIRST_JOB = "12"
+
+
+class Node:
+    """Computes the next task of the array whenever the engine would sleep.
+
+    dies: the state in which Slurm ends the array after one task, instead of computing the others.
+    """
+
+    def __init__(self, fake, folder, dies=""):
+        self.fake, self.folder, self.dies = fake, folder, dies
+        self.done = []
+
+    def __call__(self, seconds):
+        tasks = [path.name.split("_submitted")[0] for path in self.folder.glob("*_submitted.pkl")]
+        waiting = sorted(set(tasks) - set(self.done))
+        if self.done and self.dies:
+            self.fake.set_job_state(FIRST_JOB, self.dies, len(tasks))
+        elif waiting:
+            with self.fake.job_context(waiting[0]):
+                process_job(self.folder)
+            self.done.append(waiting[0])
+        else:
+            self.fake.set_job_state(FIRST_JOB, "COMPLETED", len(tasks))
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """A lab; submitit's task runner replaces signal handlers, which are put back."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    yield Lab(tmp_path)
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def cluster(lab, monkeypatch):
+    """Run over a fake Slurm with 2 tasks, given what becomes of them."""
+
+    provenance()  # asks `uname`, which the fake does not know, once per process
+
+    def run(*overrides, dies=""):
+        with mocked_slurm() as fake:
+            monkeypatch.setattr(slurm, "sleep", Node(fake, lab.store.root / "slurm", dies))
+            return lab.run(engine("slurm", jobs=2, extra={"slurm_partition": "gpu"}), *overrides)
+
+    return run
+
+
+def test_an_array_job_fills_the_store(lab, cluster, tmp_path):
+    outcome = cluster()
+    assert (outcome.done, outcome.failed) == (8, [])
+    inline = Lab(tmp_path / "inline")
+    inline.run(engine("inline"))
+    assert lab.metrics() == inline.metrics()
+    (script,) = (lab.store.root / "slurm").glob("*_submission.sh")
+    assert "--array=0-1" in script.read_text()
+    assert "--partition=gpu" in script.read_text()
+
+
+def test_a_task_that_dies_loses_only_what_it_had_not_done(lab, cluster):
+    outcome = cluster(dies="OUT_OF_MEMORY")
+    assert (outcome.done, len(outcome.failed)) == (4, 4)
+    for cell, reason in outcome.failed:
+        assert "OUT_OF_MEMORY" in reason
+        assert lab.store.failure(cell.key)["status"] == "oom"
+    assert lab.run(engine("inline"), retry=("oom",)).done == 4
+
+
+def test_no_slurm_is_told(lab):
+    with pytest.raises(UserError, match="--engine slurm"):
+        lab.run(engine("slurm"))
+
+
+def test_unknown_settings_are_told(lab):
+    with mocked_slurm(), pytest.raises(UserError, match="--engine slurm"):
+        lab.run(engine("slurm", extra={"partitoin": "gpu"}))
+
+
+def test_shares_are_whole_and_even():
+    for cells in (0, 1, 5, 8):
+        for tasks in (1, 2, 3):
+            shares = slurm.deal(list(range(cells)), tasks)
+            assert [cell for share in shares for cell in share] == list(range(cells))
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert slurm.settings({"a": "1", "b": "x"}) == {"a": 1, "b": "x"}
