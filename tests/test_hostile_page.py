@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, DUMPING
 from reports_store import INFOS, Shape, write_store
-from test_reports_page import CHROMIUM, FLAGS, Tags
+from test_reports_page import Tags
 
 from reports import write_report
 
@@ -105,7 +106,7 @@ def browse(path, profile):
     """The attributes that scripts have left on the root of a page."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
-    words = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", path.as_uri()]
+    words = [CHROMIUM, *DUMPING, f"--user-data-dir={profile}", path.as_uri()]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
     return next(attributes for tag, attributes in Tags(done.stdout).found if tag == "html")
 

@@ -1,12 +1,12 @@
 import json
+import math
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,29 +15,24 @@ from reports_store import CLAIMS, CONSISTENCY, INFOS, Shape, write_store
 from reports import write_report
 from reports.load import load_run
 from reports.page import embed, render_page
+from reports.page.render import whisker
+from reports.statistics import Interval
 from reports.tables import summarise
 
 SMALL = Shape(clips=2, seeds=2, frames=3, side=16)
 REASON = "OutOfMemoryError: <2 GiB & more>"
-CHROMIUM = next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome")
-        if (path := shutil.which(name))
-    ),
-    None,
-)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--virtual-time-budget=8000", "--dump-dom",
-)  # fmt: skip
 
 
 def rendered(root: Path) -> str:
     """The page alone, without the figures."""
     run = load_run(root, INFOS)
     return render_page(run, summarise(run), [])
+
+
+def known(text: str) -> dict[str, Any]:
+    """The data that the script of a page draws from."""
+    block = text.split('<script type="application/json" id="data">')[1].split("</script>")[0]
+    return dict(json.loads(block))
 
 
 class Tags(HTMLParser):
@@ -143,79 +138,64 @@ def test_reports_import_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# What a person would do, said in the page's own terms; the outcome is left in the document.
-DRIVER = """
-const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-const press = (key) => document.body.dispatchEvent(
-  new KeyboardEvent("keydown", { key, bubbles: true }));
-const loaded = (video) => video.readyState >= 2 ? null
-  : new Promise((resolve) => video.addEventListener("loadeddata", resolve, { once: true }));
-(async () => {
-  const seen = {};
-  const all = () => [...document.querySelectorAll(".tile video")];
-  await Promise.all(all().map(loaded));
-  seen.players = all().length;
-  press("ArrowRight");
-  seen.stepped = document.getElementById("frame").textContent;
-  await wait(500);
-  seen.times = all().map((video) => Math.floor(video.currentTime * 8));
-  press(" ");
-  seen.playing = document.getElementById("play").textContent.includes("Pause");
-  await wait(200);
-  press(" ");
-  seen.paused = document.getElementById("play").textContent.includes("Play");
-  document.querySelectorAll("#main-table th button")[2].click();
-  const heads = document.querySelectorAll("#main-table tbody:first-of-type th");
-  seen.sorted = [...heads].map((th) => th.textContent);
-  const clip = document.getElementById("clip");
-  clip.value = "world:heldout/1";
-  clip.dispatchEvent(new Event("change"));
-  seen.absent = [...document.querySelectorAll(".absent")].map((node) => node.textContent);
-  document.querySelectorAll(".tile button")[1].click();
-  seen.chosen = document.querySelector("#cell h3").textContent;
-  seen.curves = document.querySelectorAll("#cell svg polyline").length;
-  seen.cells = document.querySelectorAll("#cells-body tr").length;
-  seen.errors = document.documentElement.dataset.errors ?? "";
-  document.documentElement.dataset.seen = JSON.stringify(seen);
-})();
-"""
+def test_the_source_is_shown_even_where_it_is_no_row(tmp_path: Path) -> None:
+    rows = ("individual", "full", "frozen")
+    shape = replace(SMALL, rows=rows, claims=[])
+    made = known(rendered(write_store(tmp_path, shape)))
+    assert [row["label"] for row in made["rows"]] == ["source", *rows]
+    assert made["rows"][0]["onlyClips"]
+    assert len(made["cells"]) == 2 * (2 + 2 + 1)
 
 
-@pytest.fixture
-def browse(tmp_path: Path) -> Callable[[Path], str]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
+def test_data_of_cells_is_shared_and_rounded(page: Path) -> None:
+    made = known(page.read_text())
+    assert len(made["cells"]) == 16
+    assert len(made["configs"]) == 6  # one per row, and the failed cell's empty one
+    assert made["prompts"] == ["a blue star on a striped background"]
+    failed = next(cell for cell in made["cells"] if cell["state"] == "failed")
+    assert failed["reason"] == REASON
+    assert failed["traceback"].startswith("Traceback")
+    done = next(cell for cell in made["cells"] if cell["state"] == "done")
+    assert done["seed"] == 0
+    assert done["frames"] == SMALL.frames
+    assert done["values"][CONSISTENCY] == 0.8
+    assert all(len(f"{value:g}") <= 8 for value in done["series"][CONSISTENCY])
 
-    def dump(path: Path) -> str:
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=120, check=True
-        ).stdout
 
-    return dump
+def test_definitions_name_what_the_cells_were_scored_with(tmp_path: Path) -> None:
+    root = write_store(tmp_path, SMALL)
+    for path in root.glob("cells/*/result.json"):
+        record = json.loads(path.read_text())
+        record["metrics"][CONSISTENCY]["detail"] = {"encoder": "miniature clip", "coverage": 0.9}
+        path.write_text(json.dumps(record))
+    text = rendered(root)
+    definition = text[text.index('id="metric-1"') : text.index('id="metric-2"')]
+    assert "<dt>encoder</dt><dd>miniature clip</dd>" in definition
+    assert "<dt>range</dt><dd>-1 to 1</dd>" in definition
+    assert "Higher is better." in definition
+    assert "coverage" not in definition
+    assert text.count('href="#metric-1"') == 1
 
 
-def test_the_page_works_in_a_browser_from_a_file(page: Path, browse: Callable[[Path], str]) -> None:
-    driven = page.with_name("driven.html")
-    driven.write_text(page.read_text().replace("</body>", f"<script>{DRIVER}</script></body>"))
-    try:
-        tags = Tags(browse(driven)).found
-    finally:
-        driven.unlink()
-    root = next(attributes for tag, attributes in tags if tag == "html")
-    assert root.get("data-ready") == "5"
-    seen = json.loads(root.get("data-seen") or "{}")
-    assert seen["errors"] == ""
-    assert seen["players"] == 5
-    assert seen["stepped"] == "frame 1 / 2"
-    assert seen["times"] == [1] * 5
-    assert seen["playing"]
-    assert seen["paused"]
-    assert seen["sorted"] == ["full", "first+previous", "individual"]
-    assert seen["absent"] == [f"failed: {REASON}"]
-    assert seen["chosen"] == "individual · world:heldout/1 · seed 0"
-    assert seen["curves"] == 3 * 4
-    assert seen["cells"] == 16
+def test_videos_are_there_without_a_script(page: Path) -> None:
+    text = page.read_text()
+    gallery = text[text.index('id="watch"') : text.index('id="figures"')].split("<noscript>")[1]
+    videos = [attributes for tag, attributes in Tags(gallery).found if tag == "video"]
+    assert len(videos) == 15 + 2
+    assert all("controls" in each and each["preload"] == "none" for each in videos)
+
+
+@pytest.mark.parametrize(
+    ("interval", "span", "drawn"),
+    [
+        (Interval(2.0, 1.0, 4.0, 8), (0.0, 4.0), {"left": 25, "width": 75, "dot": 50}),
+        (Interval(1.0, math.nan, math.nan, 1), (0.0, 4.0), {"left": 25, "width": 0, "dot": 25}),
+        (Interval(math.nan, math.nan, math.nan, 0), (0.0, 4.0), None),
+        (Interval(1.0, 1.0, 1.0, 8), (1.0, 1.0), None),
+    ],
+)
+def test_whiskers_are_drawn_in_percent_of_the_column(interval, span, drawn) -> None:
+    assert whisker(interval, span) == drawn
 
 
 def test_claims_of_the_store_are_those_of_the_page(page: Path) -> None:
