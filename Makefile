@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow bench lint format clean
+.PHONY: help install demo test test-slow soak bench lint format clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,10 @@ test: $(INSTALLED) ## the tests that run everywhere, in a few minutes
 
 test-slow: $(INSTALLED) ## the tests that take minutes or gigabytes
 	$(BIN)/python -m pytest -m slow
+
+soak: $(INSTALLED) ## kill runs 200 times, at random moments, and compare what comes out
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 CROSSFRAME_KILLS=200 \
+		$(BIN)/python -m pytest -p no:xdist tests/test_kills.py
 
 bench: $(INSTALLED) ## time and memory of the attention core
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -m bench -p no:xdist -s
