@@ -16,12 +16,14 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from miniature.data import pictures
-from miniature.fit import Fit, Recipe, device, work_folder
+from miniature.fit import Fit, Recipe, device, phase_folder
 from miniature.world import COLOURS, PATTERNS, SHAPES
 
-RECIPE = Recipe(steps=800, batch=128, rate=1.5e-3, decay=0.05, average=0.995)
-LOCKED = Recipe(steps=800, batch=128, rate=1.5e-3, decay=0.05, average=0.995, seed=1)
-"""The second phase, with the text side frozen."""
+RECIPES = tuple(
+    Recipe(steps=steps, batch=128, rate=1.5e-3, decay=0.05, average=0.995, seed=seed)
+    for seed, steps in enumerate((800, 800, 500))
+)
+"""One after the other; from the second on the text side is frozen."""
 IMAGE_SIZE = 64
 TOKENS = 16
 WIDTH = 96
@@ -50,7 +52,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build() -> CLIPModel:
     """A CLIPModel of about a million parameters."""
-    torch.manual_seed(RECIPE.seed)
+    torch.manual_seed(RECIPES[0].seed)
     shared = {
         "hidden_size": WIDTH,
         "intermediate_size": 256,
@@ -100,9 +102,12 @@ def tokens(captions: list[str]) -> dict[str, Tensor]:
     return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
 
-def losses(net: CLIPModel, step: int) -> dict[str, Tensor]:
-    """Symmetric contrastive loss; pictures that share a caption share their positives."""
-    images, scenes = pictures(step * RECIPE.batch, RECIPE.batch, IMAGE_SIZE)
+def losses(net: CLIPModel, first: int, count: int) -> dict[str, Tensor]:
+    """Symmetric contrastive loss of pictures ``first`` .. ``first + count``.
+
+    Pictures that share a caption share their positives.
+    """
+    images, scenes = pictures(first, count, IMAGE_SIZE)
     captions = [scene.caption for scene in scenes]
     pixels = (images + NOISE * torch.randn_like(images) - MEAN) / STD
     batch = {name: value.to(device()) for name, value in tokens(captions).items()}
@@ -118,19 +123,21 @@ def losses(net: CLIPModel, step: int) -> dict[str, Tensor]:
 
 
 def train() -> CLIPModel:
-    """Train or resume both phases; returns the averaged network.
+    """Train or resume all recipes; returns the averaged network.
 
-    The second phase tunes the picture side alone: the denoiser is built on the text states of the
+    The later ones tune the picture side alone: the denoiser is built on the text states of the
     first, which therefore must not move.
     """
     net = build().to(device())
-    for recipe, name in ((RECIPE, "clip"), (LOCKED, "clip-locked")):
-        run = Fit(net, recipe, work_folder() / name)
+    past = 0
+    for phase, recipe in enumerate(RECIPES):
+        run = Fit(net, recipe, phase_folder("clip", phase, RECIPES))
 
-        def shifted(step: int, first: int = recipe.seed * RECIPE.steps) -> dict[str, Tensor]:
-            return losses(net, first + step)
+        def batch(step: int, past: int = past, count: int = recipe.batch) -> dict[str, Tensor]:
+            return losses(net, past + step * count, count)
 
-        run.run(shifted)
+        run.run(batch)
         run.use_average()
         net.text_model.requires_grad_(False)
+        past += recipe.steps * recipe.batch
     return net

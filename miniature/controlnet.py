@@ -19,8 +19,8 @@ from miniature.unet import Noising
 from miniature.world import Scene, depths, edges, render_frames, training_frames
 
 RECIPES = {
-    "edges": Recipe(steps=800, batch=16, rate=1.5e-3, average=0.995, decay=0.0),
-    "depth": Recipe(steps=500, batch=16, rate=1.5e-3, average=0.99, decay=0.0),
+    "edges": Recipe(steps=1500, batch=16, rate=1.5e-3, average=0.995, decay=0.0),
+    "depth": Recipe(steps=600, batch=16, rate=1.5e-3, average=0.99, decay=0.0),
 }
 EMBEDDING = (8, 16, 24, 32)
 """Channels of the condition's embedding: three halvings from pixels to latents, as for SD-1.5."""
@@ -51,9 +51,14 @@ MAPS: dict[str, Callable[[Scene, float, int], NDArray[Any]]] = {
 
 
 def build(unet: UNet2DConditionModel) -> ControlNetModel:
-    """A ControlNet started from the denoiser's encoder, with zero output convolutions."""
+    """A ControlNet started from the denoiser's encoder, with zero output convolutions.
+
+    The condition's embedding does not start at zero as well: with both, neither learns for long.
+    """
     torch.manual_seed(0)
-    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=EMBEDDING)
+    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=EMBEDDING)
+    net.controlnet_cond_embedding.conv_out.reset_parameters()
+    return net
 
 
 class Conditions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from crossframe.files import read_json, replacing_folder, write_json, write_text
 from crossframe.keys import file_sha256
 from crossframe.provenance import package_versions
 from miniature.clip import build_tokenizer, preprocessor
-from miniature.fit import Recipe, work_folder
+from miniature.fit import Recipe, phase_folder
 from miniature.judge import Judge
 from miniature.unet import SCHEDULE
 from miniature.world import VERSION
@@ -51,7 +51,7 @@ def load_judge() -> Judge:
     return judge.eval()
 
 
-def export(name: str, net: nn.Module, recipe: Recipe) -> Path:
+def export(name: str, net: nn.Module, recipes: Sequence[Recipe]) -> Path:
     """Write ``net`` as fp16 with its card to ``miniature/weights/<name>``; returns the folder."""
     folder = WEIGHTS / name
     with replacing_folder(folder) as tmp:
@@ -67,28 +67,33 @@ def export(name: str, net: nn.Module, recipe: Recipe) -> Path:
         if name == "clip":
             build_tokenizer().save_pretrained(tmp)
             write_json(tmp / "preprocessor_config.json", preprocessor())
-        _write_card(tmp, name, net, recipe)
+        _write_card(tmp, name, net, recipes)
     if name == "unet":
         scheduler = {"_class_name": "DDIMScheduler", **SCHEDULE}
         write_json(WEIGHTS / "scheduler" / "scheduler_config.json", scheduler)
     return folder
 
 
-def _write_card(folder: Path, name: str, net: nn.Module, recipe: Recipe) -> None:
+def _write_card(folder: Path, name: str, net: nn.Module, recipes: Sequence[Recipe]) -> None:
     weights = next(folder.glob("*.safetensors"))
-    losses = (work_folder() / name / "losses.csv").read_text().splitlines()[-1].split(",")
+    runs = [_last_losses(phase_folder(name, phase, recipes)) for phase in range(len(recipes))]
     card = {
         "about": ABOUT[name],
         "parameters": sum(p.numel() for p in net.parameters()),
         "data": f"miniature world, version {VERSION}, training split, generated",
-        "recipe": asdict(recipe),
-        "training_seconds": float(losses[1]),
-        "final_losses": dict(part.split("=") for part in losses[2:]),
+        "recipes": [asdict(recipe) for recipe in recipes],
+        "training_seconds": sum(float(losses[1]) for losses in runs),
+        "final_losses": dict(part.split("=") for part in runs[-1][2:]),
         "sha256": file_sha256(weights),
         "versions": package_versions(),
         "licence": "Apache-2.0",
     }
     write_json(folder / "card.json", card)
+
+
+def _last_losses(folder: Path) -> list[str]:
+    """The last line that a run logged: step, seconds, then `name=value`."""
+    return (folder / "losses.csv").read_text(encoding="utf-8").splitlines()[-1].split(",")
 
 
 def write_acceptance(figures: Mapping[str, Mapping[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -63,6 +63,11 @@ class Recipe:
 def work_folder() -> Path:
     """Where checkpoints and cached latents lie: ``$CROSSFRAME_MINIATURE`` or ``runs/miniature``."""
     return Path(os.environ.get("CROSSFRAME_MINIATURE", "runs/miniature"))
+
+
+def phase_folder(name: str, phase: int, recipes: Sequence[Recipe]) -> Path:
+    """Checkpoint folder of one of the recipes that a network is trained by, one after the other."""
+    return work_folder() / (name if len(recipes) == 1 else f"{name}-{phase}")
 
 
 def device() -> torch.device:

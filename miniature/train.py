@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers.models import AutoencoderKL, ControlNetModel, UNet2DConditionModel
@@ -40,13 +40,13 @@ def _controlnet(kind: str) -> Callable[[], ControlNetModel]:
     return train
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Recipe]] = {
-    "vae": (vae.train, vae.RECIPE),
-    "clip": (clip.train, clip.RECIPE),
-    "judge": (judge.train, judge.RECIPE),
-    "unet": (_unet, unet.RECIPES[-1]),
-    "controlnet-edges": (_controlnet("edges"), controlnet.RECIPES["edges"]),
-    "controlnet-depth": (_controlnet("depth"), controlnet.RECIPES["depth"]),
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Sequence[Recipe]]] = {
+    "vae": (vae.train, [vae.RECIPE]),
+    "clip": (clip.train, clip.RECIPES),
+    "judge": (judge.train, [judge.RECIPE]),
+    "unet": (_unet, unet.RECIPES),
+    "controlnet-edges": (_controlnet("edges"), [controlnet.RECIPES["edges"]]),
+    "controlnet-depth": (_controlnet("depth"), [controlnet.RECIPES["depth"]]),
 }
 
 
@@ -67,6 +67,6 @@ def main(words: list[str]) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     for name in options.networks or NETWORKS:
-        train, recipe = NETWORKS[name]
-        print(export(name, train(), recipe))
+        train, recipes = NETWORKS[name]
+        print(export(name, train(), recipes))
     return 0

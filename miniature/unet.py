@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import CLIPModel
 
 from miniature.clip import WIDTH, tokens
-from miniature.fit import Fit, Recipe, device, work_folder
+from miniature.fit import Fit, Recipe, device, phase_folder
 from miniature.world import covered, training_frames
 
 RECIPES = (
@@ -164,7 +164,7 @@ def train(latents: Tensor, clip: CLIPModel) -> UNet2DConditionModel:
     """
     net = build().to(device(), memory_format=torch.channels_last)
     for phase, recipe in enumerate(RECIPES):
-        run = Fit(net, recipe, work_folder() / f"unet-{phase}")
+        run = Fit(net, recipe, phase_folder("unet", phase, RECIPES))
         noising = Noising(latents, clip, focused=phase >= FOCUSED)
 
         def losses(

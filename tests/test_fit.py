@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,11 @@ def test_the_work_folder_is_chosen_by_the_environment(
     assert work_folder() == tmp_path
     monkeypatch.delenv("CROSSFRAME_MINIATURE")
     assert work_folder() == Path("runs/miniature")
+
+
+def test_a_recipe_can_break_off(tmp_path: Path) -> None:
+    whole = Recipe(steps=20, batch=1, rate=0.1, warmup=2)
+    short = start(tmp_path / "short", replace(whole, stop=6))
+    short.run(losses_of(short))
+    assert short.step == 6
+    assert short.recipe.learning_rate(6) == whole.learning_rate(6), "the schedule is that of 20"

@@ -10,7 +10,7 @@ from methods.conditions import canny
 from miniature import clip, controlnet, judge, train, unet, vae
 from miniature.check import agreement, edge_f1
 from miniature.data import pictures
-from miniature.world import edges, render_frames
+from miniature.world import covered, edges, render_frames
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +88,10 @@ def test_text_states_and_the_joint_space(text_model) -> None:
     )
 
 
-def test_contrastive_loss_starts_at_chance(text_model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip, "RECIPE", clip.Recipe(steps=1, batch=16, rate=1.0))
+def test_contrastive_loss_starts_at_chance(text_model) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
-        losses = clip.losses(text_model, 0)
+        losses = clip.losses(text_model, 0, 16)
     assert sum(losses.values()) == pytest.approx(np.log(16), rel=0.5)
 
 
@@ -169,24 +168,25 @@ def test_noising_mixes_signal_and_noise_by_the_schedule(noising) -> None:
     signal = np.cumprod(1 - beta)
     np.testing.assert_allclose(noising.signal.cpu(), signal, rtol=1e-4)
     torch.manual_seed(3)
-    numbers, noised, t, text, noise = noising.draw(16)
-    assert text.shape == (16, 16, clip.WIDTH)
-    for n, x, step, e in zip(numbers, noised, t, noise, strict=True):
+    draw = noising.draw(16)
+    assert draw.text.shape == (16, 16, clip.WIDTH)
+    for n, x, step, e in zip(draw.numbers, draw.noised, draw.t, draw.noise, strict=True):
         level = signal[int(step)]
         expected = level**0.5 * noising.latents[n] + (1 - level) ** 0.5 * e
         torch.testing.assert_close(x, expected, rtol=1e-3, atol=1e-4)
     torch.manual_seed(3)
-    assert torch.equal(noising.draw(16)[1], noised)
+    assert torch.equal(noising.draw(16).noised, draw.noised)
 
 
 def test_noising_drops_a_tenth_of_the_prompts(noising) -> None:
     torch.manual_seed(0)
     empty = noising.text([""])[0]
-    numbers, _, _, text, _ = noising.draw(2000)
-    dropped = (text == empty).flatten(1).all(1)
+    draw = noising.draw(2000)
+    dropped = (draw.text == empty).flatten(1).all(1)
     assert float(dropped.float().mean()) == pytest.approx(0.1, abs=0.025)
     kept = int((~dropped).nonzero()[0])
-    assert torch.equal(text[kept], noising.text([noising.captions[numbers[kept]]])[0])
+    scene, _ = noising.frames[draw.numbers[kept]]
+    assert torch.equal(draw.text[kept], noising.text([scene.caption])[0])
 
 
 def test_the_noise_loss_is_weighted_by_the_capped_signal_to_noise_ratio(noising) -> None:
@@ -196,7 +196,36 @@ def test_the_noise_loss_is_weighted_by_the_capped_signal_to_noise_ratio(noising)
     snr = (noising.signal / (1 - noising.signal))[t].tolist()
     assert snr[0] > 5 > snr[1]
     expected = (5 / snr[0] * 1 + 4 + 9) / 3
-    assert float(noising.loss(predicted, noise, t)) == pytest.approx(expected, rel=1e-5)
+    draw = unet.Draw([0, 1, 2], predicted, noise, t, noise)
+    assert float(noising.loss(predicted, draw)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_focused_training_weighs_sprites_and_middle_timesteps(text_model) -> None:
+    noising = unet.Noising(torch.randn(6, 4, 16, 16), text_model, focused=True)
+    torch.manual_seed(0)
+    draw = noising.draw(4000)
+    # The median of a logit-normal density is that of the normal one, in the middle.
+    assert draw.t.double().quantile(0.5) == pytest.approx(500, abs=20)
+    within = ((draw.t > 269) & (draw.t < 731)).double().mean()
+    assert within == pytest.approx(0.6827, abs=0.02), "one standard deviation of the logit"
+    scene, time = noising.frames[3]
+    seen = covered(scene, np.array([time]), 16)[0]
+    at = tuple(np.argwhere(seen)[0])
+    far = tuple(np.argwhere(~seen)[np.abs(np.argwhere(~seen) - at).sum(1).argmax()])
+    zeros = torch.zeros(1, 4, 16, 16)
+
+    def loss_of_an_error_at(place) -> float:
+        predicted = zeros.clone()
+        predicted[0, :, place[0], place[1]] = 1.0
+        return float(
+            noising.loss(predicted, unet.Draw([3], zeros, zeros, torch.tensor([500]), zeros))
+        )
+
+    ratio = loss_of_an_error_at(at) / loss_of_an_error_at(far)
+    assert ratio == pytest.approx(unet.SPRITE_WEIGHT)
+    flat = torch.ones(1, 4, 16, 16)
+    even = noising.loss(flat, unet.Draw([3], zeros, zeros, torch.tensor([500]), zeros))
+    assert float(even) == pytest.approx(1.0), "weights are one on average"
 
 
 def lines(*columns: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from miniature.world import (
     SHAPES,
     Motion,
     Scene,
+    covered,
     draw_scene,
     edges,
     load_world_clip,
@@ -183,6 +184,7 @@ def test_depth_masks_and_edges_agree(scene: Scene) -> None:
     truth = render(scene, 2).truth
     assert truth.masks.shape == (2, 2, 128, 128)
     assert truth.masks.sum(1).max() == 1
+    np.testing.assert_array_equal(covered(scene, np.arange(2)), truth.masks.any(1))
     for k, sprite in enumerate(scene.sprites):
         np.testing.assert_allclose(truth.depth[truth.masks[:, k]], sprite.depth)
     floor = truth.depth[~truth.masks.any(1)]
