@@ -73,6 +73,7 @@ TORCH_FREE = [
     "ablations/stages.py",
     "ablations/store.py",
     "reports/*.py",
+    "reports/page/*.py",
 ]
 FILES = sorted(path for package in LAYERS for path in (ROOT / package).rglob("*.py"))
 

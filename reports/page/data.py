@@ -100,7 +100,7 @@ def _rows_shown(run: Run) -> list[dict[str, Any]]:
         for row in run.rows
     ]
     if not any(row["isSource"] for row in made):
-        made.append(_source_row({row["label"] for row in made}))
+        made.append(_source_row({row.label for row in run.rows}))
     return sorted(made, key=lambda row: not row["isSource"])
 
 
@@ -184,7 +184,7 @@ def _cell_data(run: Run, cell: Cell) -> dict[str, Any]:
             if entry.get("series")
         },
         "unavailable": {n: e["unavailable"] for n, e in shown.items() if e.get("unavailable")},
-        "cost": dict(cell.record.get("cost", {})),
+        "cost": {n: v for n, v in cell.record.get("cost", {}).items() if v is not None},
     }
     return {name: value for name, value in made.items() if not _is_empty(value)}
 

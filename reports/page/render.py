@@ -67,6 +67,7 @@ def render_page(run: Run, table: Table, pictures: Sequence[Picture]) -> str:
             spans={metric.id: _span_of(table, metric) for metric in table.metrics},
             definitions=[(metric, list(_metric_facts(run, metric))) for metric in table.metrics],
             provenance=provenance_lines(run),
+            more_tables=_more_tables(run),
             gallery=list(_gallery(run)),
             spec_text=json.dumps(plain(_spec_shown(run.spec)), indent=2, ensure_ascii=False),
             miniature_note=MINIATURE_NOTE if run.is_miniature else "",
@@ -224,6 +225,14 @@ def whisker(interval: Interval, span: tuple[float, float]) -> dict[str, float] |
         )
     )
     return {"left": round(left, 2), "width": round(right - left, 2), "dot": round(dot, 2)}
+
+
+def _more_tables(run: Run) -> dict[str, list[str]]:
+    """Tables that were written beside the summary: name -> file names, one per format."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((run.root / "report" / "tables").glob("*.*")):
+        found.setdefault(path.stem, []).append(path.name)
+    return found
 
 
 def _gallery(run: Run) -> Iterable[tuple[str, list[tuple[str, str, bool]]]]:

@@ -2,8 +2,8 @@
 /* Players: one clock drives all of them. A player is made when its stage comes near the screen and
    closed when it is far, because browsers allow only some tens of videos; beyond those, and where a
    video cannot be played, the lossless frames are shown one by one. */
-const MOST_VIDEOS = 40;
-const FAR = "400px";
+const MOST_VIDEOS = 60;
+const FAR = "250px";
 const clock = { playing: false, place: 0.5, last: 0, line: null };
 const live = new Set();
 let lastFrame = -1;
