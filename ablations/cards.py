@@ -24,6 +24,7 @@ class ClipCard:
     truth_sha256: str | None = None
     caption: str = ""
     edits: Mapping[str, str] | None = None
+    fps: float = 0.0
     problems: tuple[str, ...] = ()
 
 
@@ -64,7 +65,8 @@ def _read(request: ClipRequest, parts: Parts) -> ClipCard:
     except UserError as error:
         return ClipCard(ref, parts.clip_id(ref), problems=tuple(map(str, error.problems)))
     truth = _truth_sha256(clip.truth)
-    return ClipCard(ref, clip.id, clip.sha256, truth, clip.caption, dict(clip.edits))
+    edits = dict(clip.edits)
+    return ClipCard(ref, clip.id, clip.sha256, truth, clip.caption, edits, float(clip.fps))
 
 
 def _truth_sha256(truth: Any) -> str | None:
@@ -80,7 +82,7 @@ def _kept(card: ClipCard) -> dict[str, Any]:
 
 def _recalled(ref: str, data: Any) -> ClipCard | None:
     """Return a card from the cache, or None for an entry of another shape."""
-    if not isinstance(data, dict) or not isinstance(data.get("edits"), dict):
+    if not isinstance(data, dict) or not isinstance(data.get("edits"), dict) or "fps" not in data:
         return None
     try:
         return ClipCard(ref, **data)

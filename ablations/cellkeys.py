@@ -2,14 +2,15 @@
 
 A cell's key is the sha256 of method and version, resolved options, the weights' sha256, the clip's
 sha256 (of its decoded frames, and of its exact truth), prompt, seed and the versions of the stages
-that make frames. A score's key adds metric, version, encoder and the stages that make scores, so
-that a new metric scores stored frames and samples nothing again. What only changes speed is in
+that make frames. A score's key adds the metric, its version, and what that metric needs besides the
+frames: weights and preprocessing of its encoder, the estimator of flow, the source's caption, the
+frame rate, other networks. So a new metric scores stored frames and samples nothing again, and a
+caption that is mended makes only the scores anew that read it. What only changes speed is in
 neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from ablations.cards import ClipCard
@@ -20,11 +21,46 @@ from ablations.stage_versions import SCORING, STAGES
 from ablations.store import SCHEMA
 from crossframe.errors import UserError
 from crossframe.keys import identity
+from metrics.identity import score_identity
 
 
 def needs_backbone(method: str, parts: Parts) -> bool:
     """Tell whether a method runs networks."""
     return bool(parts.methods.entry(method).extra.get("needs_backbone", True))
+
+
+class ScoreKeys:
+    """Keys of scores; whatever metrics depend on is hashed once per distinct value."""
+
+    def __init__(self, checked: CheckedSpec, parts: Parts) -> None:
+        spec = checked.spec
+        self.metrics, self.flow = parts.metrics, spec.flow
+        self.names = spec.metrics
+        folder = parts.encoder_folder(spec.encoder, checked.backbone)
+        self.encoder = parts.encoder_identity(folder, spec.geometry) if self._any("clip") else None
+        self.stages = {name: STAGES[name] for name in sorted(SCORING)}
+        self._known: dict[tuple[Any, ...], str] = {}
+
+    def _any(self, need: str) -> bool:
+        return any(need in self._needs(name) for name in self.names)
+
+    def _needs(self, name: str) -> list[str]:
+        return list(self.metrics.entry(name).extra.get("needs", ()))
+
+    def of(self, key: str, clip: ClipCard) -> dict[str, str]:
+        """Keys of the scores of the cell `key` on a clip, by metric."""
+        return {name: identity([key, name, self._facts(name, clip)]) for name in self.names}
+
+    def _facts(self, name: str, clip: ClipCard) -> str:
+        facts = {"clip": self.encoder, "source_prompt": clip.caption, "fps": clip.fps}
+        mark = (
+            name,
+            *(facts[need] for need in ("source_prompt", "fps") if need in self._needs(name)),
+        )
+        if mark not in self._known:
+            extra = self.metrics.entry(name).extra
+            self._known[mark] = identity([score_identity(extra, facts, self.flow), self.stages])
+        return self._known[mark]
 
 
 class Keys:
@@ -36,8 +72,7 @@ class Keys:
         needed = any(needs_backbone(row.method, parts) for row in checked.rows)
         self._backbone = self._hash_backbone(checked) if needed else ""
         self._stages = {name: version for name, version in STAGES.items() if name not in SCORING}
-        encoder = parts.encoder_folder(checked.spec.encoder, checked.backbone)
-        self._scores = list(_scores(checked.spec.metrics, parts, encoder))
+        self._scores = ScoreKeys(checked, parts)
 
     def _hash_backbone(self, checked: CheckedSpec) -> str:
         try:
@@ -68,16 +103,6 @@ class Keys:
             }
         )
 
-    def scores(self, key: str) -> dict[str, str]:
-        """Keys of a cell's scores, by metric."""
-        return {name: identity([key, name, *facts]) for name, *facts in self._scores}
-
-
-def _scores(names: Iterable[str], parts: Parts, encoder: str) -> Iterable[tuple[Any, ...]]:
-    """Yield (metric, version, identity of its encoder, versions of scoring stages)."""
-    weights = identity(parts.encoder_identity(encoder))
-    stages = identity({name: STAGES[name] for name in sorted(SCORING)})
-    for name in names:
-        extra = parts.metrics.entry(name).extra
-        needed = weights if "clip" in extra.get("needs", ()) else ""
-        yield name, extra.get("version", 1), needed, stages
+    def scores(self, key: str, clip: ClipCard) -> dict[str, str]:
+        """Keys of the scores of a cell on a clip, by metric."""
+        return self._scores.of(key, clip)

@@ -6,12 +6,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from ablations.choice import PRESET, choose
 from ablations.claims import parse_claim
 from ablations.grid import RESERVED, Row, axis_paths, count_points, drafts, explain, resolve
 from ablations.parts import Parts
@@ -64,7 +65,25 @@ def load_spec(
     document = read_document(path)
     if not document.problems or document.data:
         apply_overrides(document, overrides, OPEN_MAPPINGS)
+        _apply_scale(document, overrides)
     return _Check(document, parts, path, tuple(overrides), max_cells).run()
+
+
+def _apply_scale(document: Document, overrides: Sequence[str]) -> None:
+    """Set what the chosen scale sets; `--set` has the last word."""
+    name, scales = document.data.get("scale"), document.data.get("scales", {})
+    if not name or not isinstance(name, str) or not isinstance(scales, dict):
+        return
+    fields = scales.get(name)
+    if fields is None:
+        fix = did_you_mean(name, scales)
+        document.problems.append(
+            document.problem(("scale",), f"no scale {name!r}", ", ".join(scales), fix)
+        )
+    elif isinstance(fields, dict):
+        texts = [f"{path}={json.dumps(value)}" for path, value in fields.items()]
+        apply_overrides(document, texts, OPEN_MAPPINGS, f"scales.{name}")
+        apply_overrides(document, overrides, OPEN_MAPPINGS)
 
 
 class _Check:
@@ -91,6 +110,7 @@ class _Check:
     def run(self) -> CheckedSpec:
         spec, bad = self._shape()
         if spec is not None:
+            spec = self._with_metrics(spec, bad)
             for check, needs in self._checks():
                 if not bad & needs:
                     found = list(check(spec))
@@ -121,6 +141,7 @@ class _Check:
         yield self._points, {"grid", "zip", "include", "seeds"}
         yield self._rows, options
         yield self._labels, options | {"report", "claims", "metrics"}
+        yield self._paper, options | {"paper", "metrics"}
         yield self._clips, {"clips"}
         yield self._prompt_keys, {"prompts", "clips"}
         yield self._cells, options | {"clips", "prompts", "seeds", "_clips"}
@@ -202,16 +223,32 @@ class _Check:
                 fix="drop some, or allow them with --max-cells",
             )
 
+    def _with_metrics(self, spec: Spec, bad: set[str]) -> Spec:
+        """The spec with presets resolved to metrics, encoder, geometry and flow."""
+        if bad & {"metrics", "encoder", "geometry", "flow"}:
+            return spec
+        for name, count in Counter(spec.metrics).items():
+            if count > 1:
+                self.problems.append(
+                    self.document.problem(("metrics",), f"{name!r} is listed {count} times")
+                )
+        try:
+            found = choose(spec.metrics, self.parts.metrics, spec.encoder, spec.geometry, spec.flow)
+        except UserError as error:
+            for problem in error.problems:
+                field, _, index = problem.where.rstrip("]").partition("[")
+                path: NodePath = (field, int(index)) if index else (field,)
+                self.problems.append(replace(problem, where=self.document.where(path)))
+            # What an unknown preset would have brought cannot be referred to by name.
+            bad |= {"metrics"} if any(name.startswith(PRESET) for name in spec.metrics) else set()
+            return spec
+        return spec.model_copy(update=asdict(found))
+
     def _metrics(self, spec: Spec) -> Iterator[Problem]:
-        for index, name in enumerate(spec.metrics):
-            yield from self._unknown(self.parts.metrics, name, ("metrics", index))
         for index, name in enumerate(spec.report.metrics):
             yield from self._one_of(
                 name, spec.metrics, "metric of this spec", ("report", "metrics", index)
             )
-        for name, count in Counter(spec.metrics).items():
-            if count > 1:
-                yield self.document.problem(("metrics",), f"{name!r} is listed {count} times")
 
     def _one_of(
         self, name: str, names: Sequence[str], kind: str, path: NodePath, *, key: bool = False
@@ -246,9 +283,10 @@ class _Check:
                     path, axes, "grid or zip axis", ("exclude", index, path), key=True
                 )
         included = [p for entry in spec.include for p in entry if p not in RESERVED]
-        if spec.report.rows:
-            known = list(dict.fromkeys([*axes, *included]))
-            yield from self._one_of(spec.report.rows, known, "axis", ("report", "rows"))
+        known = list(dict.fromkeys([*axes, *included]))
+        for name in ("rows", "columns"):
+            if axis := getattr(spec.report, name):
+                yield from self._one_of(axis, known, "axis", ("report", name))
 
     def _rows(self, spec: Spec) -> Iterator[Problem]:
         self.rows, problems = resolve(drafts(spec), self.parts.method_config, self.document)
@@ -278,6 +316,17 @@ class _Check:
             for label in named.rows:
                 yield from self._one_of(label, labels, "row", path)
             yield from self._one_of(named.metric, spec.metrics, "metric of this spec", path)
+
+    def _paper(self, spec: Spec) -> Iterator[Problem]:
+        if spec.paper is None or not self.rows or self.problems:
+            return
+        labels = [*(row.label for row in self.rows), *spec.paper.absent]
+        for label in spec.paper.rows:
+            yield from self._one_of(label, labels, "row", ("paper", "rows", label), key=True)
+        for index, column in enumerate(spec.paper.columns):
+            if column.metric:
+                path: NodePath = ("paper", "columns", index, "metric")
+                yield from self._one_of(column.metric, spec.metrics, "metric of this spec", path)
 
     def _prompt_keys(self, spec: Spec) -> Iterator[Problem]:
         if isinstance(spec.prompts, dict):

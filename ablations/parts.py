@@ -26,14 +26,18 @@ class Parts:
     parse_backbone: the spec's `backbone` -> a configuration.
     backbone_identity: that configuration -> what enters keys (sha256 by file, dtype).
     encoder_folder: (the spec's `encoder`, backbone configuration) -> folder of the metrics' CLIP.
-    encoder_identity: that folder -> what enters the keys of scores.
+    encoder_identity: (that folder, a name of `metrics.preprocessing.GEOMETRIES`) -> what enters the
+        keys of scores.
     expand_refs, clip_id, load_clip: as in `data_manifests.clips`.
     clip_fingerprint: as `data_manifests.fingerprints.fingerprint`; without it every clip is read.
 
     With torch:
     load_backbone: backbone configuration -> the resident networks.
-    load_encoder: folder -> an image and text encoder; `UserError` when there are no weights.
-    flow: (clip, shared as in `methods.base`) -> flow of its frames, exact or estimated.
+    load_encoder: (folder, geometry) -> an image and text encoder; `UserError` when there are no
+        weights.
+    flow: (clip, shared as in `methods.base`, name of an estimator) -> flow of its frames, exact
+        where the clip knows it, else estimated.
+    estimator: name -> an estimator of flow, which may load its weights when first used.
     control: (kind, clip) -> control maps, (f, 3, h, w) float32 in [0, 1].
     """
 
@@ -44,12 +48,13 @@ class Parts:
     parse_backbone: Callable[[Any], Any]
     backbone_identity: Callable[[Any], Mapping[str, Any]]
     encoder_folder: Callable[[str, Any], str]
-    encoder_identity: Callable[[str], Any]
+    encoder_identity: Callable[[str, str], Any]
     expand_refs: Callable[[Sequence[str], Path], list[str]]
     clip_id: Callable[[str], str]
     load_clip: Callable[[Any], Any]
     load_backbone: Callable[[Any], Any]
-    load_encoder: Callable[[str], Any]
-    flow: Callable[[Any, Any], Any]
+    load_encoder: Callable[[str, str], Any]
+    flow: Callable[[Any, Any, str], Any]
+    estimator: Callable[[str], Any]
     control: Callable[[str, Any], Any]
     clip_fingerprint: Callable[[Any], str | None] = lambda request: None

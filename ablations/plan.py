@@ -185,7 +185,7 @@ def _cells(checked: CheckedSpec, cards: Iterable[ClipCard], keys: Keys) -> Itera
             for prompt in prompts[:1] if row.sentinel else prompts:
                 for index, seed in enumerate(seeds[:1] if row.sentinel else seeds):
                     key = keys.cell(row, clip, prompt, seed)
-                    scores = keys.scores(key)
+                    scores = keys.scores(key, clip)
                     yield Cell(key, row, clip, prompt, index, seed, scores, found)
 
 

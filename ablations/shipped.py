@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.parts import Parts
-from crossframe.errors import Problem, UserError
+from crossframe.errors import UserError
 from data_manifests.clips import SOURCES, clip_id, expand_refs, load_clip
 from data_manifests.fingerprints import fingerprint
 from methods import METHODS, method_config
@@ -16,8 +16,10 @@ from methods.backbone_config import (
     parse_backbone,
     weights_identity,
 )
-from methods.weight_files import Part, identity_of_part, locate
+from methods.weight_files import Part, hash_file, identity_of_part, locate
 from metrics import METRICS
+from metrics.preprocessing import read_preprocessing
+from metrics.weights import OPEN_CLIP
 
 PUBLISHED_ENCODER = "openai/clip-vit-large-patch14"
 """CLIP of the published frame-consistency and text scores; looked up in the local hub cache."""
@@ -40,6 +42,7 @@ def shipped_parts() -> Parts:
         load_backbone=_load_backbone,
         load_encoder=_load_encoder,
         flow=_flow,
+        estimator=_estimator,
         control=_control,
         clip_fingerprint=fingerprint,
     )
@@ -47,20 +50,37 @@ def shipped_parts() -> Parts:
 
 def encoder_folder(name: str, backbone: BackboneConfig) -> str:
     """Return the CLIP of the metrics: the one named, or the one that goes with the backbone."""
-    named = {"miniature": str(miniature_weights() / "clip")}
     automatic = "miniature" if backbone.name == "miniature" else PUBLISHED_ENCODER
-    wanted = automatic if name == "auto" else name
-    return named.get(wanted, wanted)
+    return named_encoder(automatic if name == "auto" else name)
 
 
-def encoder_identity(folder: str) -> dict[str, str] | None:
-    """Return sha256 by file of the metrics' CLIP, or None while it has no weights here."""
-    network, words = Part("encoder", folder), Part("tokenizer", folder)
+def named_encoder(name: str) -> str:
+    """Return the folder of the miniature's CLIP for "miniature", any other name as it is."""
+    return str(miniature_weights() / "clip") if name == "miniature" else name
+
+
+def encoder_identity(name: str, geometry: str) -> dict[str, Any] | None:
+    """Return sha256 by file of the metrics' CLIP and how its input is prepared.
+
+    None while it has no weights here. geometry: a name of `metrics.preprocessing.GEOMETRIES`.
+    """
+    if name.startswith(OPEN_CLIP):
+        return _open_clip_identity(name.removeprefix(OPEN_CLIP), geometry)
+    network, words = Part("encoder", name), Part("tokenizer", name)
     try:
         found = locate(network)
+        weights = identity_of_part(network, found) | identity_of_part(words, found)
+        return {"weights": weights, "preprocessing": read_preprocessing(found, geometry).identity()}
     except UserError:
         return None
-    return identity_of_part(network, found) | identity_of_part(words, found)
+
+
+def _open_clip_identity(name: str, geometry: str) -> dict[str, Any] | None:
+    """The architecture decides the rest of the preprocessing."""
+    architecture, _, file = name.partition("/")
+    if not Path(file).is_file():
+        return None
+    return {"weights": {architecture: hash_file(Path(file), "encoder")}, "preprocessing": geometry}
 
 
 def _load_backbone(config: BackboneConfig) -> Any:
@@ -72,37 +92,28 @@ def _load_backbone(config: BackboneConfig) -> Any:
     return load_backbone(config)
 
 
-def _load_encoder(folder: str) -> Any:
-    from metrics.encoders import CLIPEncoder
+def _load_encoder(folder: str, geometry: str) -> Any:
+    from metrics.encoders import load_encoder
 
-    try:
-        found: Path = locate(Part("encoder", folder))
-    except UserError as error:
-        fix = f"put a CLIP folder there, download {PUBLISHED_ENCODER}, or name one as encoder:"
-        raise UserError(
-            Problem("metrics", f"CLIP weights are absent: {p.what}", fix=fix)
-            for p in error.problems
-        ) from error
-    return CLIPEncoder.from_folder(found)
+    return load_encoder(folder, geometry)
 
 
-def _flow(clip: Any, shared: Any) -> Any:
-    from metrics.flow import FlowFields, dis_flow, exact_flow
+def _estimator(name: str) -> Any:
+    from ablations.scoring_flow import LateEstimator
+
+    return LateEstimator(name)
+
+
+def _flow(clip: Any, shared: Any, estimator: str) -> Any:
+    from ablations.scoring_flow import estimated_flow
+    from metrics.flow import exact_flow
 
     if clip.truth is None:
-        parts = ["dis", clip.sha256]
-        return FlowFields(
-            **shared("flow", parts, lambda: _arrays(dis_flow(clip.frames))), source="dis"
-        )
+        return estimated_flow(clip.frames, clip.sha256, _estimator(estimator), shared)
     truth = clip.truth
     return exact_flow(
         truth.flow_forward, truth.flow_backward, truth.occluded_forward, truth.occluded_backward
     )
-
-
-def _arrays(fields: Any) -> dict[str, Any]:
-    """The tensors of a dataclass, by name."""
-    return {name: value for name, value in vars(fields).items() if hasattr(value, "numpy")}
 
 
 def _control(kind: str, clip: Any) -> Any:

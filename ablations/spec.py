@@ -12,11 +12,16 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     WithJsonSchema,
     model_validator,
 )
+
+from metrics.flow_table import FLOWS
+from metrics.preprocessing import GEOMETRIES
+from metrics.presets import PRESETS
 
 Role = Literal["identity", "runtime", "presentation"]
 
@@ -30,6 +35,8 @@ FIELD_ROLES: Mapping[str, Role] = {
     "description": "presentation",
     "backbone": "identity",
     "encoder": "identity",
+    "geometry": "identity",
+    "flow": "identity",
     "method": "identity",
     "sentinels": "identity",
     "base": "identity",
@@ -52,11 +59,36 @@ FIELD_ROLES: Mapping[str, Role] = {
     "report.baseline": "presentation",
     "report.metrics": "presentation",
     "report.clips": "presentation",
+    "report.columns": "presentation",
+    "report.figures.name": "presentation",
+    "report.figures.kind": "presentation",
+    "report.figures.caption": "presentation",
+    "report.figures.width": "presentation",
+    "report.figures.metrics": "presentation",
+    "report.figures.rows": "presentation",
+    "report.figures.clips": "presentation",
+    "report.figures.axes": "presentation",
+    "report.figures.frames": "presentation",
+    "report.figures.zoom": "presentation",
+    "report.figures.seed": "presentation",
     "claims.text": "presentation",
     "claims.source": "presentation",
     "claims.paper": "presentation",
+    "paper.work": "presentation",
+    "paper.place": "presentation",
+    "paper.setting": "presentation",
+    "paper.columns.name": "presentation",
+    "paper.columns.metric": "presentation",
+    "paper.columns.factor": "presentation",
+    "paper.rows": "presentation",
+    "paper.absent": "presentation",
+    "paper.notes": "presentation",
+    "scale": "presentation",
+    "scales": "presentation",
 }
-"""What a field does to keys; `metrics` and `encoder` enter the keys of scores, not of cells."""
+"""What a field does to keys; `metrics`, `encoder`, `geometry` and `flow` enter the keys of scores,
+not of cells.
+`scale` and `scales` act through the fields that they set."""
 
 OPEN_MAPPINGS: Mapping[str, str] = {
     "base": "method option",
@@ -93,6 +125,14 @@ def _prompt_table(value: Any) -> Any:
     raise ValueError("must be a list of prompts, or a mapping from clip to one prompt or a list")
 
 
+def _metric_list(value: Any) -> Any:
+    if isinstance(value, dict):
+        if list(value) != ["preset"] or not isinstance(value["preset"], str):
+            raise ValueError("must be a list of metrics, or {preset: NAME}")
+        return (f"preset:{value['preset']}",)
+    return tuple(value) if isinstance(value, list) else value
+
+
 Backbone = Annotated[
     Any,
     AfterValidator(_text_or_mapping),
@@ -100,6 +140,11 @@ Backbone = Annotated[
 ]
 Prompts = Annotated[
     Any, AfterValidator(_prompt_table), WithJsonSchema({"type": ["array", "object"]})
+]
+Metrics = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    Field(min_length=1),
+    BeforeValidator(_metric_list),
 ]
 Values = Annotated[tuple[Any, ...], Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1)]
@@ -131,6 +176,37 @@ class Seeds(Frozen):
     count: int = Field(default=1, ge=1, description="samples per row and clip")
 
 
+FigureKind = Literal[
+    "bars", "differences", "scatter", "radar", "curves", "axis", "heatmap", "strips", "xt", "errors"
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+Box = tuple[Share, Share, Share, Share]
+
+
+class FigureSettings(Frozen):
+    """One figure of the report, to be drawn again by its name."""
+
+    name: str = Field(pattern=SLUG, max_length=MAX_NAME, description="file name, a-z 0-9 . _ -")
+    kind: FigureKind = Field(description="what is drawn (docs/reports.md)")
+    caption: str = ""
+    width: Literal["column", "page"] = Field(
+        default="page", description="column is 3.25 inches wide, page 6.75"
+    )
+    metrics: tuple[Name, ...] = Field(default=(), description="metrics shown; default: all")
+    rows: tuple[Name, ...] = Field(default=(), description="row labels shown; default: all")
+    clips: tuple[Name, ...] = Field(default=(), description="clips shown; default: first")
+    axes: tuple[Name, ...] = Field(
+        default=(), description="axis: the horizontal one; heatmap: horizontal and vertical"
+    )
+    frames: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(), description="frames shown by strips and errors; default: spread evenly"
+    )
+    zoom: tuple[Box, ...] = Field(
+        default=(), max_length=3, description="boxes [left, top, width, height], parts of a frame"
+    )
+    seed: int = Field(default=0, ge=0, description="index of the seed whose frames are shown")
+
+
 class ReportSettings(Frozen):
     """How the results are laid out."""
 
@@ -144,6 +220,12 @@ class ReportSettings(Frozen):
     clips: tuple[Name, ...] = Field(
         default=(), description="clips shown as frame strips; default: first"
     )
+    columns: str = Field(
+        default="", description="second axis: a table of `rows` by `columns` per metric is added"
+    )
+    figures: tuple[FigureSettings, ...] = Field(
+        default=(), description="figures beside the usual ones, by name"
+    )
 
 
 class Claim(Frozen):
@@ -154,6 +236,38 @@ class Claim(Frozen):
     paper: dict[str, float] = Field(
         default={}, description="the publication's numbers by row label"
     )
+
+
+class PaperColumn(Frozen):
+    """A column of a published table."""
+
+    name: Name = Field(description="heading in the publication")
+    metric: str = Field(default="", description="metric of this spec; empty: shown for itself")
+    factor: float = Field(default=1.0, description="published number times factor is in our unit")
+
+
+class PaperTable(Frozen):
+    """A published table, with its numbers as printed."""
+
+    work: Name = Field(description="which publication")
+    place: Name = Field(description="which table or figure")
+    setting: str = Field(default="", description="what the numbers were measured on")
+    columns: Annotated[tuple[PaperColumn, ...], Field(min_length=1)]
+    rows: dict[str, tuple[float | None, ...]] = Field(
+        description="numbers by row label, one per column; null where none is printed"
+    )
+    absent: dict[str, str] = Field(
+        default={}, description="rows of the publication that this spec lacks, with the reason"
+    )
+    notes: tuple[Name, ...] = Field(default=(), description="what differs from the publication")
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> PaperTable:
+        wrong = [row for row, numbers in self.rows.items() if len(numbers) != len(self.columns)]
+        if wrong:
+            shown = ", ".join(map(repr, wrong))
+            raise ValueError(f"{len(self.columns)} numbers are needed in rows {shown}")
+        return self
 
 
 class Spec(Frozen):
@@ -169,6 +283,13 @@ class Spec(Frozen):
     )
     encoder: str = Field(
         default="auto", description="CLIP folder used by the metrics; `auto` goes with the backbone"
+    )
+    geometry: str = Field(
+        default="auto",
+        description="how the encoder's input is resized and cropped; `auto`: as the preset says",
+    )
+    flow: str = Field(
+        default="auto", description="estimator of flow for footage; `auto`: as the preset says"
     )
     method: Name = Field(description="method whose options the grid varies")
     sentinels: tuple[Name, ...] = Field(
@@ -194,12 +315,19 @@ class Spec(Frozen):
     )
     prompts: Prompts = Field(default={}, description="prompts for all clips, or by clip")
     seeds: Seeds = Seeds()
-    metrics: Annotated[tuple[Name, ...], Field(min_length=1)]
+    metrics: Metrics = Field(description="metric ids and preset:NAME, or {preset: NAME}")
     threads: int | None = Field(
         default=None, ge=1, le=4096, description="CPU threads; no effect on identity"
     )
     report: ReportSettings = ReportSettings()
     claims: tuple[Claim, ...] = ()
+    paper: PaperTable | None = Field(
+        default=None, description="the published table that this spec computes again"
+    )
+    scale: str = Field(default="", description="name of the entry of `scales` that applies")
+    scales: dict[str, dict[str, Any]] = Field(
+        default={}, description="fields to set, by dotted path, for each scale"
+    )
 
 
 def json_schema(methods: list[str], metrics: list[str]) -> dict[str, Any]:
@@ -209,5 +337,13 @@ def json_schema(methods: list[str], metrics: list[str]) -> dict[str, Any]:
     fields = schema["properties"]
     fields["method"]["enum"] = methods
     fields["sentinels"]["items"]["enum"] = methods
-    fields["metrics"]["items"]["enum"] = metrics
+    fields["geometry"]["enum"] = ["auto", *GEOMETRIES]
+    fields["flow"]["enum"] = ["auto", *FLOWS]
+    listed = {key: fields["metrics"].pop(key) for key in ("type", "items", "minItems")}
+    listed["items"]["enum"] = [*metrics, *(f"preset:{name}" for name in PRESETS)]
+    named = {"type": "object", "properties": {"preset": {"enum": [*PRESETS]}}}
+    fields["metrics"]["anyOf"] = [
+        listed,
+        {**named, "required": ["preset"], "additionalProperties": False},
+    ]
     return schema

@@ -292,9 +292,14 @@ def _short(tag: Any) -> str:
 
 
 def apply_overrides(
-    document: Document, overrides: Sequence[str], open_mappings: Mapping[str, str]
+    document: Document,
+    overrides: Sequence[str],
+    open_mappings: Mapping[str, str],
+    origin: str = "--set",
 ) -> None:
     """Apply `path=value` texts to a document, in order, in place.
+
+    origin: names the texts in problems.
 
     Values follow the same YAML rules as the file. Keys below one of `open_mappings` are taken
     whole (`base.attention.pattern` sets the option `attention.pattern` of `base`); elsewhere dots
@@ -302,7 +307,7 @@ def apply_overrides(
     """
     for text in overrides:
         path_text, equals, value_text = text.partition("=")
-        flag = f"--set {text}"
+        flag = f"{origin} {text}"
         if not equals or not path_text.strip():
             document.problems.append(
                 Problem(flag, "not of the form path=value", fix="as in --set base.steps=4")
@@ -311,7 +316,7 @@ def apply_overrides(
         path = _override_path(path_text.strip(), open_mappings)
         if len(path) > MAX_DEPTH or len(path_text) > MAX_KEY:
             document.problems.append(
-                Problem(flag[: MAX_KEY + 10], "a path as long as no field has")
+                Problem(flag[: MAX_KEY + len(origin) + 5], "a path as long as no field has")
             )
             continue
         value = _override_value(document, value_text, flag, path)

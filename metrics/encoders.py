@@ -20,13 +20,12 @@ from transformers import AutoTokenizer, CLIPModel
 from crossframe.errors import Problem, UserError
 from metrics.errors import MetricUnavailable
 from metrics.preprocessing import Preprocessing, read_preprocessing
-from metrics.weights import label, repository
+from metrics.weights import OPEN_CLIP, label, repository
 
 HOW_TO_GET_CLIP = (
     "download one, for instance `hf download openai/clip-vit-large-patch14 --local-dir DIR`, and "
     "name its folder as the encoder"
 )
-OPEN_CLIP = "open_clip:"
 
 
 class ImageTextEncoder(Protocol):

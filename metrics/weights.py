@@ -15,6 +15,8 @@ from crossframe.errors import Problem, UserError
 from metrics.errors import MetricUnavailable
 
 TORCH_FILES = "https://download.pytorch.org/models/"
+OPEN_CLIP = "open_clip:"
+"""What the names of open_clip's encoders begin with: `open_clip:MODEL/FILE`."""
 
 
 @dataclass(frozen=True)

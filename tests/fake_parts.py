@@ -114,7 +114,7 @@ METRICS = Registry(
     {
         "psnr/mean_error": Entry("fake_parts:mean_error", "error", {"direction": "lower"}),
         "brightness": Entry("fake_parts:brightness", "brightness", {"direction": "target"}),
-        "clip/aligned": Entry("fake_parts:aligned", "aligned", {"needs": ["clip"]}),
+        "clip/aligned": Entry("fake_parts:aligned", "aligned", {"needs": ["clip", "estimator"]}),
     },
     group="crossframe.tests.none",
 )
@@ -136,7 +136,7 @@ def load_clip(request: ClipRequest) -> Clip:
     return Clip(request.ref, frames, 4.0, f"caption {number}", edits)
 
 
-def no_encoder(folder: str) -> Any:
+def no_encoder(folder: str, geometry: str) -> Any:
     raise UserError(Problem(folder, "no CLIP weights", fix="download them"))
 
 
@@ -150,13 +150,14 @@ def fake_parts() -> Parts:
         parse_backbone=lambda value: value,
         backbone_identity=lambda config: {"unet": str(config)},
         encoder_folder=lambda name, backbone: name,
-        encoder_identity=lambda folder: folder,
+        encoder_identity=lambda folder, geometry: [folder, geometry],
         expand_refs=expand_refs,
         clip_id=clip_id,
         load_clip=load_clip,
         load_backbone=lambda config: "networks",
         load_encoder=no_encoder,
-        flow=lambda clip, shared: None,
+        flow=lambda clip, shared, estimator: None,
+        estimator=lambda name: None,
         control=lambda kind, clip: None,
     )
 

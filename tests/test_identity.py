@@ -187,7 +187,7 @@ def test_weights_count_by_their_bytes(keys):
 
 
 def test_an_encoder_counts_for_its_scores_only(keys):
-    before, after = keys(), keys(encoder_identity=lambda folder: "other sha")
+    before, after = keys(), keys(encoder_identity=lambda folder, geometry: "other sha")
     assert changed_keys(before, after) == (False, True)
     assert all(a[3]["brightness"] == b[3]["brightness"] for a, b in zip(before, after, strict=True))
 

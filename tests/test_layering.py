@@ -57,6 +57,7 @@ TORCH_FREE = [
     "ablations/cards.py",
     "ablations/cellkeys.py",
     "ablations/check.py",
+    "ablations/choice.py",
     "ablations/claims.py",
     "ablations/estimate.py",
     "ablations/grid.py",

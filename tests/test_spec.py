@@ -93,14 +93,43 @@ CHANGES = {
     "seeds.base": "seeds.base=1",
     "seeds.count": "seeds.count=1",
     "metrics": "metrics=[psnr/mean_error, brightness]",
+    "geometry": "geometry=tgve",
+    "flow": "flow=raft",
     "threads": "threads=1",
     "report.rows": "report.rows=''",
     "report.baseline": "report.baseline=full",
     "report.metrics": "report.metrics=[psnr/mean_error]",
     "report.clips": "report.clips=[world:tiny/0]",
+    "report.columns": "report.columns=attention.pattern",
+    "report.figures.name": "report.figures=[{name: a, kind: bars}]",
+    "report.figures.kind": "report.figures=[{name: a, kind: radar}]",
+    "report.figures.caption": "report.figures=[{name: a, kind: bars, caption: c}]",
+    "report.figures.width": "report.figures=[{name: a, kind: bars, width: column}]",
+    "report.figures.metrics": "report.figures=[{name: a, kind: bars, metrics: [brightness]}]",
+    "report.figures.rows": "report.figures=[{name: a, kind: bars, rows: [full]}]",
+    "report.figures.clips": "report.figures=[{name: a, kind: strips, clips: [world:tiny/0]}]",
+    "report.figures.axes": "report.figures=[{name: a, kind: axis, axes: [attention.pattern]}]",
+    "report.figures.frames": "report.figures=[{name: a, kind: strips, frames: [0, 1]}]",
+    "report.figures.zoom": "report.figures=[{name: a, kind: strips, zoom: [[0, 0, 0.5, 0.5]]}]",
+    "report.figures.seed": "report.figures=[{name: a, kind: strips, seed: 1}]",
     "claims.text": "claims.0.text=full > individual on psnr/mean_error",
     "claims.source": "claims.0.source=another",
     "claims.paper": "claims.0.paper={full: 1.0}",
+    "paper.work": "paper={work: w, place: p, columns: [{name: c}], rows: {full: [1]}}",
+    "paper.place": "paper={work: w, place: q, columns: [{name: c}], rows: {full: [1]}}",
+    "paper.setting": "paper={work: w, place: p, setting: s, columns: [{name: c}], rows: {}}",
+    "paper.columns.name": "paper={work: w, place: p, columns: [{name: d}], rows: {}}",
+    "paper.columns.metric": (
+        "paper={work: w, place: p, columns: [{name: c, metric: psnr/mean_error}], rows: {}}"
+    ),
+    "paper.columns.factor": "paper={work: w, place: p, columns: [{name: c, factor: 2}], rows: {}}",
+    "paper.rows": "paper={work: w, place: p, columns: [{name: c}], rows: {full: [2.5]}}",
+    "paper.absent": (
+        "paper={work: w, place: p, columns: [{name: c}], rows: {x: [1]}, absent: {x: why}}"
+    ),
+    "paper.notes": "paper={work: w, place: p, columns: [{name: c}], rows: {}, notes: [n]}",
+    "scale": ("scales={large: {title: t}}", "scale=large"),
+    "scales": "scales={large: {base.steps: 9}}",
 }
 
 
@@ -139,8 +168,9 @@ name: again
         "s.yaml:3:21: sentinels[1]: unknown method 'sorce' (allowed: noisy, source). "
         "did you mean 'source'?",
         "s.yaml:5:1: grids: unknown key 'grids' (allowed: name, title, description, backbone, "
-        "encoder, method, sentinels, base, grid, zip, include, exclude, clips, clip, prompt, "
-        "prompts, seeds, metrics, threads, report, claims). did you mean 'grid'?",
+        "encoder, geometry, flow, method, sentinels, base, grid, zip, include, exclude, clips, "
+        "clip, prompt, prompts, seeds, metrics, threads, report, claims, paper, scale, scales). "
+        "did you mean 'grid'?",
         "s.yaml:6:8: clips: must not be empty",
         "s.yaml:7:16: clip.frames: should be a valid integer (got 8)",
         "s.yaml:7:21: clip.sise: unknown key 'sise' (allowed: frames, size, start, stride). "
@@ -235,5 +265,9 @@ def test_a_field_missing_is_named(tmp_path, monkeypatch):
 def test_the_schema_lists_names():
     fields = json_schema(["m"], ["warp/x"])["properties"]
     assert fields["method"]["enum"] == ["m"]
-    assert fields["metrics"]["items"]["enum"] == ["warp/x"]
+    listed, named = fields["metrics"]["anyOf"]
+    assert listed["items"]["enum"][:2] == ["warp/x", "preset:tgve"]
+    assert "tgve" in named["properties"]["preset"]["enum"]
+    assert "vbench" in fields["geometry"]["enum"]
+    assert "raft" in fields["flow"]["enum"]
     assert "backbone" in fields

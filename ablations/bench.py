@@ -1,0 +1,167 @@
+"""What a worker keeps between cells: networks for ever, one clip at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ablations.parts import Parts
+from ablations.plan import ClipCard, clip_request
+from ablations.spec import Spec
+from ablations.stages import StageCache
+from ablations.store import Store
+from crossframe.errors import Problem, UserError
+from data_manifests.clips import Clip, Truth
+from metrics.base import Memo
+
+if TYPE_CHECKING:
+    from methods.base import Shared
+
+
+class ClipBench:
+    """Everything that the cells of one clip share: frames, flow, control maps. Made on demand."""
+
+    def __init__(
+        self, clip: Any, card: ClipCard, parts: Parts, stages: StageCache, estimator: str
+    ) -> None:
+        self.clip = clip
+        self.estimator = estimator
+        self.identity = [card.sha256, card.truth_sha256]
+        self.parts = parts
+        self.stages = stages
+
+    @cached_property
+    def source(self) -> torch.Tensor:
+        """Source frames, (f, 3, h, w) float32 in [0, 1]."""
+        return to_tensor(self.clip.frames)
+
+    @cached_property
+    def flow(self) -> Any:
+        """Flow of the source: exact where the clip knows it, estimated otherwise."""
+        return self.parts.flow(self.clip, shared_by(self.stages), self.estimator)
+
+    @cached_property
+    def estimate(self) -> Any:
+        """Estimated flow of the source, even where the exact one is known."""
+        bare = replace(self.clip, truth=None)
+        return self.parts.flow(bare, shared_by(self.stages), self.estimator)
+
+    @cached_property
+    def masks(self) -> torch.Tensor | None:
+        """Pixels of the clip's objects, (f, h, w) bool, where they are known."""
+        truth = self.clip.truth
+        return None if truth is None else torch.from_numpy(truth.masks.any(1))
+
+    def controls(self, kinds: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        """Control maps by kind, each (f, 3, h, w) float32 in [0, 1]."""
+        shared = shared_by(self.stages)
+
+        def made(kind: str) -> torch.Tensor:
+            grey = shared(
+                "control",
+                [self.identity, kind],
+                lambda: {"map": self.parts.control(kind, self.clip)[:, :1]},
+            )
+            return grey["map"].expand(-1, 3, -1, -1).contiguous()
+
+        return {kind: made(kind) for kind in kinds}
+
+
+class Bench:
+    """What stays resident in a worker: networks for ever, one clip at a time.
+
+    resident: networks of single metrics, by name.
+    """
+
+    def __init__(self, spec: Spec, backbone: Any, parts: Parts, store: Store) -> None:
+        self.spec = spec
+        self.backbone_config = backbone
+        self.parts = parts
+        self.stages = StageCache(
+            store.root / "stages", lambda text: store.journal("stage", text=text)
+        )
+        self.resident = Memo()
+        self._clip: tuple[str, ClipBench] | None = None
+
+    @cached_property
+    def backbone(self) -> Any:
+        """The networks, loaded when the first cell needs them."""
+        return self.parts.load_backbone(self.backbone_config)
+
+    @cached_property
+    def encoder(self) -> Any:
+        """The CLIP of the metrics; raises `UserError` when its weights are absent."""
+        return self.parts.load_encoder(self._encoder_folder, self.spec.geometry)
+
+    @cached_property
+    def encoder_identity(self) -> Any:
+        """Hashes of the weights of `encoder`, and how its input is prepared."""
+        return self.parts.encoder_identity(self._encoder_folder, self.spec.geometry)
+
+    @cached_property
+    def estimator(self) -> Any:
+        """The estimator of flow for footage and outputs."""
+        return self.parts.estimator(self.spec.flow)
+
+    @property
+    def _encoder_folder(self) -> str:
+        return self.parts.encoder_folder(self.spec.encoder, self.backbone_config)
+
+    def clip(self, card: ClipCard) -> ClipBench:
+        """The shared work of a clip; asking for another clip lets the last one go."""
+        if self._clip is None or self._clip[0] != card.ref:
+            clip = decoded(card, self.spec, self.parts, self.stages)
+            self._clip = (card.ref, ClipBench(clip, card, self.parts, self.stages, self.spec.flow))
+        return self._clip[1]
+
+
+def to_tensor(frames: np.ndarray) -> torch.Tensor:
+    """(f, h, w, 3) uint8 -> (f, 3, h, w) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
+
+
+def shared_by(stages: StageCache) -> Shared:
+    """The stage cache as methods see it: tensors in, tensors out."""
+
+    def shared(
+        stage: str, parts: Any, make: Callable[[], Mapping[str, torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
+        def arrays() -> dict[str, np.ndarray]:
+            return {name: value.detach().cpu().numpy() for name, value in make().items()}
+
+        found = stages.get(stage, parts, arrays)
+        return {name: torch.from_numpy(array) for name, array in found.items()}
+
+    return shared
+
+
+def decoded(card: ClipCard, spec: Spec, parts: Parts, stages: StageCache) -> Clip:
+    """The clip that was planned, from the stage cache or from its source.
+
+    Raises UserError when the source has other frames by now.
+    """
+
+    def make() -> dict[str, np.ndarray]:
+        clip = parts.load_clip(clip_request(card.ref, spec))
+        if clip.sha256 != card.sha256:
+            what = "has changed since the plan was made"
+            raise UserError(Problem(card.ref, what, fix="run again, on the clip as it is now"))
+        truth = {} if clip.truth is None else vars(clip.truth)
+        exact = {f"truth.{name}": array for name, array in truth.items() if array is not None}
+        return {"frames": clip.frames, **exact}
+
+    identity = [card.ref, spec.clip.model_dump(), card.sha256, card.truth_sha256]
+    arrays = stages.get("decode", identity, make)
+    exact = {
+        name.removeprefix("truth."): array
+        for name, array in arrays.items()
+        if name.startswith("truth.")
+    }
+    truth = Truth(**exact) if exact else None
+    edits = dict(card.edits or {})
+    return Clip(card.id, arrays["frames"], card.fps, card.caption, edits, truth)
