@@ -20,9 +20,11 @@ from crossframe.verbs.common import Tools
 VERBS: Mapping[str, str] = {
     "clips": "crossframe.verbs.clips:clips",
     "describe": "crossframe.verbs.listing:describe",
+    "figure": "crossframe.verbs.figure:figure",
     "gc": "crossframe.verbs.gc:gc",
     "list": "crossframe.verbs.listing:list_command",
     "miniature": "crossframe.verbs.miniature:miniature",
+    "paper": "crossframe.verbs.paper:paper",
     "plan": "crossframe.verbs.plan:plan",
     "report": "crossframe.verbs.report:report",
     "run": "crossframe.verbs.run:run",

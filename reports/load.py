@@ -6,6 +6,8 @@ Reads the store only. Nothing here computes; missing and failed cells stay visib
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,11 +78,15 @@ class ClipFolder:
     caption: str
     fps: float
     exact_flow: bool | None
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A planned sample and what became of it; `record` is its result, {} unless done."""
+    """A planned sample and what became of it; `record` is its result, {} unless done.
+
+    status: `done`, how it failed (`skipped failed oom diverged interrupted`), or `missing`.
+    """
 
     key: str
     folder: Path
@@ -93,11 +99,17 @@ class Cell:
     reason: str
     traceback: str
     record: Mapping[str, Any]
+    status: str = "missing"
 
     @property
     def metrics(self) -> Mapping[str, Any]:
         """Metric id -> {"value", "series", "detail"} or {"unavailable": why}."""
         return self.record.get("metrics", {})
+
+    @property
+    def cost(self) -> Mapping[str, float | None]:
+        """`seconds`, `seconds_per_frame` and `peak_memory_bytes` of making the frames."""
+        return self.record.get("cost", {})
 
 
 @dataclass(frozen=True)
@@ -145,11 +157,18 @@ class Run:
         found: dict[str, dict[str, int]] = {}
         for cell in self.cells:
             for metric, entry in cell.metrics.items():
-                if entry.get("value") is None:
+                if (why := absence(entry)) is not None:
                     reasons = found.setdefault(metric, {})
-                    why = entry.get("unavailable") or "the store holds no value"
                     reasons[why] = reasons.get(why, 0) + 1
         return found
+
+    def rows_without(self, metric: str, reason: str) -> Counter[str]:
+        """Return how many cells of each row have no value of a metric for that reason."""
+        return Counter(
+            cell.row
+            for cell in self.cells
+            if metric in cell.metrics and absence(cell.metrics[metric]) == reason
+        )
 
     def cells_of(self, row: str) -> tuple[Cell, ...]:
         """Return the planned cells of a row."""
@@ -164,6 +183,14 @@ class Run:
         here = [cell for cell in self.cells if cell.row == row.label and cell.clip == clip]
         exact = [cell for cell in here if cell.seed_index == seed_index]
         return next(iter(exact or (here if row.sentinel else [])), None)
+
+
+def absence(entry: Mapping[str, Any]) -> str | None:
+    """Return why a metric's entry holds no usable value, or None when it holds one."""
+    value = entry.get("value")
+    if value is None:
+        return entry.get("unavailable") or "the store holds no value"
+    return None if math.isfinite(value) else f"its value is {float(value)}"
 
 
 SCORE_COLUMNS = ("row", "clip", "prompt", "variant", "seed_index", "metric", "value", "key")
@@ -250,6 +277,7 @@ def _clips(root: Path) -> Iterable[ClipFolder]:
             caption=card.get("caption", ""),
             fps=float(card.get("fps") or 8.0),
             exact_flow=card.get("exact_flow"),
+            sha256=card.get("sha256", ""),
         )
 
 
@@ -269,7 +297,15 @@ def _cell(root: Path, entry: Mapping[str, Any]) -> Cell:
         reason="" if done else record.get("reason") or entry.get("problem") or "not run yet",
         traceback="" if done else record.get("traceback", ""),
         record=record if done else {},
+        status=_status(state, record, entry),
     )
+
+
+def _status(state: State, record: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """How a cell ended in one word; a cell that its plan skips need not have left a record."""
+    if state == "failed":
+        return str(record.get("status") or "failed")
+    return "skipped" if state == "missing" and entry.get("problem") else state
 
 
 def _outcome(folder: Path, key: str) -> tuple[State, Mapping[str, Any]]:
@@ -285,9 +321,8 @@ def _outcome(folder: Path, key: str) -> tuple[State, Mapping[str, Any]]:
 def _score_lines(cell: Cell) -> Iterable[tuple[Any, ...]]:
     variant = json.dumps(cell.axes, sort_keys=True)
     for metric, entry in cell.metrics.items():
-        value = entry.get("value")
-        if value is not None:
+        if absence(entry) is None:
             yield (
                 cell.row, cell.clip, cell.prompt, variant, cell.seed_index, metric,
-                float(value), cell.key,
+                float(entry["value"]), cell.key,
             )  # fmt: skip

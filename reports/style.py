@@ -23,30 +23,42 @@ SENTINEL_MARKERS = ("h", "d", "p")
 
 SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
+    "font.size": 8,
+    "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#666666",
     "axes.axisbelow": True,
     "axes.grid": True,
     "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.8,
+    "grid.linewidth": 0.6,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
     "xtick.color": "#444444",
     "ytick.color": "#444444",
     "text.color": "#1A1A1A",
     "axes.labelcolor": "#1A1A1A",
     "figure.facecolor": "white",
     "legend.frameon": False,
-    "figure.constrained_layout.h_pad": 0.1,
-    "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.05,
+    "figure.constrained_layout.w_pad": 0.05,
     "pdf.fonttype": 42,
     "text.parse_math": False,  # a dollar in a row label is a dollar
 }
 
-DPI = 160
+DPI = 220
+COLUMN, PAGE = 3.25, 6.75
+"""Widths in inches of one column and of both in a two-column paper; text is 7 points or more."""
+FAINT, RULE = "#555555", "#BBBBBB"
+SCALE = "cividis"
+"""Colours of heat maps: even in lightness, and alike to all kinds of colour vision."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +89,32 @@ def figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
+@contextmanager
+def bare_figure(width: float, height: float) -> Iterator[Figure]:
+    """Yield an empty figure on which everything is placed by hand, in the house style."""
+    with mpl.rc_context(SETTINGS):
+        yield Figure(figsize=(width, height))
+
+
+STAMPS: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+}
+"""What would make equal figures differ, by file type."""
+
+
 def save(made: Figure, path: Path) -> None:
     """Write a figure as `path`.png and `path`.pdf; equal data give equal bytes."""
-    stamps = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
-    for kind, metadata in stamps.items():
-        buffer = io.BytesIO()
-        made.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
-        write_bytes(path.with_suffix(f".{kind}"), buffer.getvalue())
+    for kind in ("png", "pdf"):
+        save_as(made, path.with_name(f"{path.name}.{kind}"))
+        made.set_layout_engine("none")  # the second takes the layout of the first
+
+
+def save_as(made: Figure, path: Path) -> None:
+    """Write a figure in the type that the path ends in: png, pdf or svg."""
+    kind = path.suffix.removeprefix(".")
+    buffer = io.BytesIO()
+    with mpl.rc_context({**SETTINGS, "svg.hashsalt": "crossframe"}):
+        made.savefig(buffer, format=kind, dpi=DPI, metadata=STAMPS[kind])
+    write_bytes(path, buffer.getvalue())

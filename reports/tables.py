@@ -1,4 +1,4 @@
-"""The summary table and its renderings: CSV for machines, Markdown for pages, LaTeX for papers.
+"""The tables of a run: summary, cost, differences, one line per cell; as text and as CSV.
 
 Best is bold, second underlined, arrows tell the direction. Sentinels stand in a block of their own
 and are not ranked; neither are rows that lack a clip which others have. n stands in every line.
@@ -9,12 +9,16 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from reports.load import MetricInfo, Row, Run
+from reports import sheets
+from reports.load import Cell, MetricInfo, Row, Run
+from reports.sheets import Entry, Sheet, escape_latex
 from reports.statistics import (
     Difference,
     Interval,
@@ -24,25 +28,56 @@ from reports.statistics import (
     paired_difference,
 )
 
+__all__ = [
+    "Line", "Table", "Value", "cell_frame", "cost_csv", "cost_sheet", "difference_csv",
+    "difference_sheet", "differences", "escape_latex", "show_bounds", "show_n", "show_number",
+    "summarise", "summary_sheet", "to_csv", "to_latex", "to_markdown",
+]  # fmt: skip
+
 ABSENT = "–"
+STILL_MARK = "†"
 MAX_DECIMALS = 6
 
 INTERVAL_NOTE = (
     "Means over clips [95 % interval]: seeds are averaged within each clip, then clips are "
-    "resampled (10,000 bootstrap samples, widened for small n). Bold: best; underlined: second."
+    "resampled (10,000 bootstrap samples, widened for small n; Student's t below 8 clips). "
+    "Bold: best; underlined: second."
 )
 MINIATURE_NOTE = (
     "Made with the miniature networks: they test orderings and mechanisms, never absolute paper "
     "values."
 )
+COST_NOTE = (
+    "Seconds and memory of making the frames, without loading networks and scoring. Work that "
+    "cells share is counted in the cell that did it first. Compare rows of one machine only."
+)
+DIFFERENCE_NOTE = (
+    "Paired over common clips. wins: share of clips on which the row is better than the baseline, "
+    "ties half. effect: mean over standard deviation of the differences. p: sign-flip test, "
+    "adjusted by Holm for the rows of each metric."
+)
+
+MOTION = "motion/ratio"
+STILL_BELOW = 0.9
+"""A row whose motion ratio lies below this with its whole interval moves less than its source."""
+STILLNESS_WINS = (
+    "clip_frame/", "warp/", "flicker/", "pixel_mse/", "lpips/consecutive", "tlpips",
+    "dino_subject/",
+)  # fmt: skip
+"""Metrics (by how their ids begin) that a video gains on by moving less."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """One number of the table. rank: 1 best, 2 second, 0 neither or not ranked."""
+    """One number of the table.
+
+    rank: 1 best, 2 second, 0 neither or not ranked. still: leads a consistency score while it
+    moves less than its source.
+    """
 
     interval: Interval
     rank: int = 0
+    still: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +91,7 @@ class Line:
     failed: int
     planned: int
     seconds_per_frame: float
+    peak_memory_bytes: float = math.nan
 
     @property
     def cells(self) -> str:
@@ -90,12 +126,13 @@ class Table:
 def summarise(run: Run) -> Table:
     """Return the summary table of a run, whatever part of it is done."""
     columns = {metric.id: _column(run, metric) for metric in run.metrics}
+    columns = _still_marked(columns)
     return Table(
         header=run.spec.get("report", {}).get("rows") or "row",
         metrics=run.metrics,
         lines=tuple(_line(run, row, columns) for row in run.rows),
         decimals={name: _decimals(column.values()) for name, column in columns.items()},
-        notes=tuple(_notes(run)),
+        notes=(*_motion_notes(columns), *_notes(run)),
     )
 
 
@@ -105,7 +142,10 @@ def differences(run: Run) -> dict[str, list[tuple[Difference, float]]]:
     found = {}
     for metric in run.metrics:
         means = clip_means(run.scores, metric.id)
-        gaps = [paired_difference(means, label, run.baseline, metric.id) for label in others]
+        better = None if metric.direction == "unknown" else metric.badness
+        gaps = [
+            paired_difference(means, label, run.baseline, metric.id, better) for label in others
+        ]
         found[metric.id] = list(zip(gaps, holm([gap.p_value for gap in gaps]), strict=True))
     return found
 
@@ -121,9 +161,11 @@ def cell_frame(run: Run) -> pd.DataFrame:
             "seed_index": cell.seed_index,
             **{path: str(value) for path, value in cell.axes.items()},
             "state": cell.state,
+            "status": cell.status,
             "reason": cell.reason,
             **{m.id: cell.metrics.get(m.id, {}).get("value") for m in run.metrics},
-            "seconds_per_frame": cell.record.get("cost", {}).get("seconds_per_frame"),
+            "seconds_per_frame": cell.cost.get("seconds_per_frame"),
+            "peak_memory_bytes": cell.cost.get("peak_memory_bytes"),
         }
         for cell in run.cells
     )
@@ -148,10 +190,48 @@ def _ranks(badness: Mapping[str, float]) -> dict[str, int]:
     return {label: places.index(b) + 1 for label, b in badness.items() if b in places}
 
 
+def _still_marked(columns: Mapping[str, dict[str, Value]]) -> dict[str, dict[str, Value]]:
+    """Mark the values that lead a consistency column although their row hardly moves."""
+    still = {label for label, value in columns.get(MOTION, {}).items() if _is_still(value.interval)}
+    return {
+        name: {
+            label: Value(value.interval, value.rank, _leads(name, value) and label in still)
+            for label, value in column.items()
+        }
+        for name, column in columns.items()
+    }
+
+
+def _is_still(motion: Interval) -> bool:
+    return (motion.high if motion.has_bounds else motion.mean) < STILL_BELOW
+
+
+def _leads(metric: str, value: Value) -> bool:
+    return value.rank == 1 and metric.startswith(STILLNESS_WINS)
+
+
+def _motion_notes(columns: Mapping[str, Mapping[str, Value]]) -> Iterable[str]:
+    """A plain warning per row that is best in consistency and moves less than its source."""
+    leading = [name for name in columns if name.startswith(STILLNESS_WINS)]
+    if leading and MOTION not in columns:
+        yield (
+            f"Motion was not measured. A frozen video is best in {', '.join(leading)} or gains "
+            f"there: add {MOTION} to the metrics."
+        )
+    for label, motion in columns.get(MOTION, {}).items():
+        led = [name for name in leading if columns[name][label].still]
+        if led:
+            found = motion.interval
+            size = f"{show_number(found.mean, 2)} {show_bounds(found, 2)}".strip()
+            yield (
+                f"{STILL_MARK} Warning: {label} is best in {', '.join(led)}, but it moves less "
+                f"than the source ({MOTION} {size}, where 1 is as much). Standing still raises "
+                "consistency, so part of this lead may be missing motion."
+            )
+
+
 def _line(run: Run, row: Row, columns: Mapping[str, Mapping[str, Value]]) -> Line:
     cells = run.cells_of(row.label)
-    costs = [cell.record.get("cost", {}).get("seconds_per_frame") for cell in cells]
-    known = [cost for cost in costs if cost is not None]
     return Line(
         row=row,
         values={name: column[row.label] for name, column in columns.items()},
@@ -159,8 +239,14 @@ def _line(run: Run, row: Row, columns: Mapping[str, Mapping[str, Value]]) -> Lin
         done=sum(cell.state == "done" for cell in cells),
         failed=sum(cell.state == "failed" for cell in cells),
         planned=len(cells),
-        seconds_per_frame=sum(known) / len(known) if known else math.nan,
+        seconds_per_frame=_mean_cost(cells, "seconds_per_frame"),
+        peak_memory_bytes=_mean_cost(cells, "peak_memory_bytes"),
     )
+
+
+def _mean_cost(cells: Iterable[Cell], name: str) -> float:
+    known = [float(cost) for cell in cells if (cost := cell.cost.get(name)) is not None]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _decimals(values: Iterable[Value]) -> int:
@@ -179,19 +265,62 @@ def _places(size: float, figures: int) -> int:
     return min(max(figures - 1 - math.floor(math.log10(size)), 0), MAX_DECIMALS)
 
 
+def sizes(run: Run) -> str:
+    """`8 clips, 1 prompt per clip, 3 seeds each`: what the means stand on."""
+    cells = [cell for cell in run.cells if cell.row not in _sentinel_labels(run)] or run.cells
+    prompts = {(cell.clip, cell.prompt) for cell in cells}
+    most = max(Counter(clip for clip, _ in prompts).values(), default=0)
+    seeds = len({cell.seed_index for cell in cells})
+    return ", ".join(
+        [
+            _counted(len({cell.clip for cell in cells}), "clip"),
+            f"{_counted(most, 'prompt')} per clip",
+            f"{_counted(seeds, 'seed')} each",
+        ]
+    )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _sentinel_labels(run: Run) -> set[str]:
+    return {row.label for row in run.rows if row.sentinel}
+
+
 def _notes(run: Run) -> Iterable[str]:
-    yield INTERVAL_NOTE
+    yield f"{sizes(run)}. {INTERVAL_NOTE}"
     if run.is_miniature:
         yield MINIATURE_NOTE
-    states = [cell.state for cell in run.cells]
-    if states.count("done") < len(states):
-        words = {"failed": "failed", "missing": "have not run"}
-        rest = [f"{states.count(s)} {words[s]}" for s in words if s in states]
-        done = f"{states.count('done')} of {len(states)} cells are done"
-        yield f"Incomplete: {done}, {', '.join(rest)}. A row that lacks a clip is not ranked."
+    yield from _incomplete(run)
     for name, reasons in run.unavailable.items():
         for reason, count in reasons.items():
-            yield f"{name} is unavailable for {count} cells: {' '.join(reason.split())}"
+            rows = run.rows_without(name, reason)
+            every = len(rows) == len(run.rows)
+            where = "" if every else " (" + ", ".join(f"{r} {n}" for r, n in rows.items()) + ")"
+            yield f"{name} is unavailable for {count} cells{where}: {' '.join(reason.split())}"
+
+
+def _incomplete(run: Run) -> Iterable[str]:
+    """What is not there, in all and by row: `full: 3 of 24 cells (2 oom, 1 skipped)`."""
+    states = [cell.state for cell in run.cells]
+    if states.count("done") == len(states):
+        return
+    words = {"failed": "failed", "missing": "have not run"}
+    rest = [f"{states.count(s)} {words[s]}" for s in words if s in states]
+    done = f"{states.count('done')} of {len(states)} cells are done"
+    yield f"Incomplete: {done}, {', '.join(rest)}. A row that lacks a clip is not ranked."
+    lacking = []
+    for row in run.rows:
+        cells = run.cells_of(row.label)
+        kinds = Counter(cell.status for cell in cells if cell.state != "done")
+        if kinds:
+            shown = ", ".join(f"{count} {_STATUS.get(kind, kind)}" for kind, count in kinds.items())
+            lacking.append(f"{row.label}: {kinds.total()} of {len(cells)} ({shown})")
+    yield f"Cells without a result, by row: {'; '.join(lacking)}."
+
+
+_STATUS = {"missing": "not run", "oom": "out of memory"}
 
 
 def show_number(value: float, decimals: int) -> str:
@@ -216,19 +345,53 @@ def show_n(line: Line, value: Value) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return the table at full precision, one line per row, bounds and n in columns."""
+    """Return the table at full precision, one line per row, bounds and n in columns.
+
+    Only scores and counts: equal results give equal bytes, however long they took.
+    """
     names = [m.id for m in table.metrics]
     parts = [f"{name}{suffix}" for name in names for suffix in ("", ":low", ":high", ":n")]
     fixed = ["row", "method", "sentinel", "clips", "done", "failed", "planned"]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*fixed, *parts, "seconds_per_frame"])
+    lines = []
     for line in table.lines:
         intervals = [line.values[name].interval for name in names]
         numbers = [x for i in intervals for x in (_raw(i.mean), _raw(i.low), _raw(i.high), i.n)]
         head = [line.row.label, line.row.method, str(line.row.sentinel).lower()]
-        counts = [line.clips, line.done, line.failed, line.planned]
-        writer.writerow([*head, *counts, *numbers, _raw(line.seconds_per_frame)])
+        lines.append([*head, line.clips, line.done, line.failed, line.planned, *numbers])
+    return csv_text([*fixed, *parts], lines)
+
+
+def cost_csv(table: Table) -> str:
+    """Return mean seconds per frame and mean peak memory per row."""
+    heads = ["row", "cells", "seconds_per_frame", "peak_memory_bytes"]
+    lines = [
+        [line.row.label, line.done, _raw(line.seconds_per_frame), _raw(line.peak_memory_bytes)]
+        for line in table.lines
+    ]
+    return csv_text(heads, lines)
+
+
+def difference_csv(run: Run) -> str:
+    """Return every row minus the baseline: interval, n, wins, effect, p-values."""
+    heads = ["metric", "row", "baseline", "difference", "low", "high", "n", "wins", "effect"]
+    lines = [
+        [
+            gap.metric, gap.first, gap.second, _raw(gap.interval.mean), _raw(gap.interval.low),
+            _raw(gap.interval.high), gap.interval.n, _raw(gap.wins), _raw(gap.effect),
+            _raw(gap.p_value), _raw(adjusted),
+        ]
+        for gaps in differences(run).values()
+        for gap, adjusted in gaps
+    ]  # fmt: skip
+    return csv_text([*heads, "p", "p_holm"], lines)
+
+
+def csv_text(heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """Return a CSV file with Unix line ends."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(lines)
     return buffer.getvalue()
 
 
@@ -236,91 +399,80 @@ def _raw(value: float) -> str:
     return "" if math.isnan(value) else repr(float(value))
 
 
-def to_markdown(table: Table) -> str:
-    """Return the table with its notes and the definition of every metric."""
-    heads = [table.header, *(m.heading for m in table.metrics), "s/frame", "clips", "cells"]
-    rule = [":--", *["--:"] * (len(heads) - 1)]
-    body = [_markdown_line(table, line) for line in table.ranked]
-    body += [_markdown_line(table, line) for line in table.sentinels]
-    grid = "\n".join("| " + " | ".join(row) + " |" for row in [_escaped(heads), rule, *body])
-    notes = "\n".join(f"- {note}" for note in (*table.notes, *_sentinel_note(table)))
-    definitions = "\n".join(f"- `{m.id}`: {m.definition}" for m in table.metrics)
-    return f"{grid}\n\n{notes}\n\nDefinitions:\n\n{definitions}\n"
-
-
-def _sentinel_note(table: Table) -> Sequence[str]:
+def summary_sheet(table: Table) -> Sheet:
+    """Return the summary as text, with the definition of every metric."""
+    blocks = [block for block in (table.ranked, table.sentinels) if block]
     named = ", ".join(line.row.label for line in table.sentinels)
-    return [f"In italics, for scale and not ranked: {named}."] if named else []
-
-
-def _escaped(texts: Iterable[str]) -> list[str]:
-    return [text.replace("|", "\\|") for text in texts]
-
-
-def _markdown_line(table: Table, line: Line) -> list[str]:
-    label = _escaped([line.row.label])[0]
-    shown = [_markdown_value(line, line.values[m.id], table.decimals[m.id]) for m in table.metrics]
-    tail = [show_number(line.seconds_per_frame, 2), str(line.clips), line.cells]
-    return [f"*{label}*" if line.row.sentinel else label, *shown, *tail]
-
-
-def _markdown_value(line: Line, value: Value, decimals: int) -> str:
-    marks = {0: "{}", 1: "**{}**", 2: "<ins>{}</ins>"}
-    mean = marks[value.rank].format(show_number(value.interval.mean, decimals))
-    return " ".join(
-        filter(None, [mean, show_bounds(value.interval, decimals), show_n(line, value)])
+    beside = [f"In italics, for scale and not ranked: {named}."] if named else []
+    return Sheet(
+        heads=(table.header, *(m.heading for m in table.metrics), "clips", "cells"),
+        blocks=tuple(tuple(_entries(table, line) for line in block) for block in blocks),
+        notes=(*table.notes, *beside),
+        definitions=tuple((m.id, m.definition) for m in table.metrics),
     )
 
 
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\rightarrow$",
-    "–": "--",
-    "×": r"$\times$",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
-"""How the signs that LaTeX reads as commands, and the arrows, are spelled."""
+def _entries(table: Table, line: Line) -> tuple[Entry, ...]:
+    shown = [_entry(line, line.values[m.id], table.decimals[m.id]) for m in table.metrics]
+    head = Entry(line.row.label, italic=line.row.sentinel)
+    return (head, *shown, Entry(str(line.clips)), Entry(line.cells))
 
 
-def escape_latex(text: str) -> str:
-    """Return `text` so that LaTeX prints it as it stands."""
-    return "".join(LATEX.get(sign, sign) for sign in text)
+def _entry(line: Line, value: Value, decimals: int) -> Entry:
+    mean = show_number(value.interval.mean, decimals) + (STILL_MARK if value.still else "")
+    small = " ".join(filter(None, [show_bounds(value.interval, decimals), show_n(line, value)]))
+    return Entry(mean, small, value.rank)
+
+
+def cost_sheet(table: Table) -> Sheet:
+    """Return what the rows cost; it stands apart because it differs from run to run."""
+    lines = tuple(
+        (
+            Entry(line.row.label, italic=line.row.sentinel),
+            Entry(show_number(line.seconds_per_frame, 3)),
+            Entry(show_number(line.peak_memory_bytes / 1e9, 2)),
+            Entry(str(line.done)),
+        )
+        for line in table.lines
+    )
+    heads = (table.header, "seconds per frame", "peak memory, GB", "cells")
+    return Sheet(heads, (lines,), (COST_NOTE,))
+
+
+def difference_sheet(run: Run, table: Table) -> Sheet:
+    """Return every row minus the baseline, one block per metric."""
+    blocks = tuple(
+        tuple(
+            _difference_entries(gap, adjusted, table.decimals[name])
+            for gap, adjusted in gaps
+            if gap.interval.n
+        )
+        for name, gaps in differences(run).items()
+    )
+    heads = ("metric", f"row, minus {run.baseline}", "difference", "n", "wins", "effect", "p")
+    notes = (f"{sizes(run)}. {DIFFERENCE_NOTE}",)
+    return Sheet(heads, tuple(block for block in blocks if block), notes, left=2)
+
+
+def _difference_entries(gap: Difference, adjusted: float, decimals: int) -> tuple[Entry, ...]:
+    places = min(decimals + 1, MAX_DECIMALS)
+    interval = gap.interval
+    return (
+        Entry(gap.metric),
+        Entry(gap.first),
+        Entry(show_number(interval.mean, places), show_bounds(interval, places)),
+        Entry(str(interval.n)),
+        Entry(show_number(100 * gap.wins, 0) + (" %" if gap.wins == gap.wins else "")),
+        Entry(show_number(gap.effect, 1)),
+        Entry("< 0.001" if adjusted < 0.001 else show_number(adjusted, 3)),
+    )
+
+
+def to_markdown(table: Table) -> str:
+    """Return the summary with its notes and the definition of every metric."""
+    return sheets.to_markdown(summary_sheet(table))
 
 
 def to_latex(table: Table, caption: str, label: str) -> str:
-    """Return a booktabs table float (needs `\\usepackage{booktabs}`), notes in the caption."""
-    heads = [table.header, *(m.heading for m in table.metrics), "s/frame", "clips", "cells"]
-    blocks = [block for block in (table.ranked, table.sentinels) if block]
-    body = "\n\\midrule\n".join(
-        "\n".join(" & ".join(_latex_line(table, line)) + r" \\" for line in block)
-        for block in blocks
-    )
-    text = " ".join([caption.rstrip(".") + ".", *table.notes])
-    return (
-        "\\begin{table}[t]\n\\centering\n\\small\n"
-        f"\\caption{{{escape_latex(text)}}}\n\\label{{{label}}}\n"
-        f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}\n\\toprule\n"
-        + " & ".join(escape_latex(head) for head in heads)
-        + f" \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
-    )
-
-
-def _latex_line(table: Table, line: Line) -> list[str]:
-    label = escape_latex(line.row.label)
-    shown = [_latex_value(line, line.values[m.id], table.decimals[m.id]) for m in table.metrics]
-    tail = [show_number(line.seconds_per_frame, 2), str(line.clips), line.cells]
-    label = f"\\textit{{{label}}}" if line.row.sentinel else label
-    return [label, *shown, *(escape_latex(text) for text in tail)]
-
-
-def _latex_value(line: Line, value: Value, decimals: int) -> str:
-    marks = {0: "{}", 1: "\\textbf{{{}}}", 2: "\\underline{{{}}}"}
-    mean = escape_latex(show_number(value.interval.mean, decimals))
-    small = " ".join(filter(None, [show_bounds(value.interval, decimals), show_n(line, value)]))
-    return marks[value.rank].format(mean) + (f" {{\\scriptsize {small}}}" if small else "")
+    """Return the summary as a booktabs float; see `sheets.to_latex`."""
+    return sheets.to_latex(summary_sheet(table), caption, label)

@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from PIL import Image
-
+from crossframe.errors import UserError
 from crossframe.files import replacing_folder, write_bytes, write_text
-from reports import plots, strips
+from reports import sheets
+from reports.canvas import NotDrawn
+from reports.crosstab import crosstab, crosstab_csv, crosstab_sheet
+from reports.figures import catalogue, draw, named_in_spec
 from reports.load import MetricInfo, Run, load_run
 from reports.page import Picture, render_page
+from reports.published import paper_csv, paper_markdown, paper_of, paper_sheet
 from reports.style import save
-from reports.tables import Table, cell_frame, summarise, to_csv, to_latex, to_markdown
-
-FIGURES: Mapping[str, tuple[Callable[[Run], Figure | None], str]] = {
-    "bars": (plots.bars, "Mean of every metric per row, with 95 % intervals and a dot per clip"),
-    "differences": (
-        plots.difference_plot,
-        "Each row minus the baseline, paired by clip; an interval that leaves zero out is a "
-        "difference that these clips resolve",
-    ),
-    "scatter": (
-        plots.scatter,
-        "Consistency against motion: up is better, and only near the dotted line does the video "
-        "move as its source does",
-    ),
-    "curves": (plots.curves, "Per-frame series, averaged over seeds and then clips"),
-}
-
-PICTURES: Mapping[str, tuple[Callable[[Run], Image.Image | None], str]] = {
-    "strips": (
-        lambda run: strips.frame_strips(run, strips.shown_clips(run, most=1)),
-        "Frames of the first seed: methods downwards, time to the right",
-    ),
-    "xt": (
-        lambda run: strips.x_t_slices(run, strips.shown_clips(run, most=2)),
-        "One image row over time: flicker breaks the lines into bands",
-    ),
-}
+from reports.tables import (
+    Table,
+    cell_frame,
+    cost_csv,
+    cost_sheet,
+    difference_csv,
+    difference_sheet,
+    summarise,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 
 
 def write_report(folder: str | Path, infos: Mapping[str, MetricInfo] | None = None) -> Path:
@@ -69,18 +56,64 @@ def _write_tables(run: Run, table: Table, report: Path) -> None:
     buffer = io.BytesIO()
     cells.to_parquet(buffer, index=False)
     write_bytes(report / "cells.parquet", buffer.getvalue())
+    with replacing_folder(report / "tables") as fresh:
+        for name, text in _more_tables(run, table, label):
+            write_text(fresh / name, text)
+
+
+def _more_tables(run: Run, table: Table, label: str) -> Iterator[tuple[str, str]]:
+    """Yield (file name, text) of the tables beside the summary."""
+    yield "cost.csv", cost_csv(table)
+    yield "cost.md", sheets.to_markdown(cost_sheet(table))
+    gaps = difference_sheet(run, table)
+    if gaps.blocks:
+        yield "differences.csv", difference_csv(run)
+        yield "differences.md", sheets.to_markdown(gaps)
+        yield "differences.tex", sheets.to_latex(gaps, f"{run.title}: differences", f"{label}:d")
+    yield from _crosstabs(run, table, label)
+    if paper := paper_of(run):
+        beside = paper_sheet(run, paper)
+        yield "paper.csv", paper_csv(run, paper)
+        yield "paper.md", paper_markdown(run, paper)
+        yield "paper.tex", sheets.to_latex(beside, f"{paper['work']}, {paper['place']}", label)
+
+
+def _crosstabs(run: Run, table: Table, label: str) -> Iterator[tuple[str, str]]:
+    """The tables of `report.rows` by `report.columns`, one per metric in one file."""
+    report = run.spec.get("report", {})
+    down, across = report.get("rows"), report.get("columns")
+    if not (down and across):
+        return
+    found = [crosstab(run, metric, down, across) for metric in run.metrics]
+    made = [crosstab_sheet(each, table.decimals[each.metric.id]) for each in found]
+    yield "crosstab.csv", crosstab_csv(found)
+    yield "crosstab.md", "\n".join(map(sheets.to_markdown, made))
+    captions = [f"{run.title}: {each.metric.id}" for each in found]
+    yield (
+        "crosstab.tex",
+        "\n".join(
+            sheets.to_latex(sheet, caption, f"{label}:{place}")
+            for place, (sheet, caption) in enumerate(zip(made, captions, strict=True))
+        ),
+    )
 
 
 def _write_figures(run: Run, folder: Path) -> list[Picture]:
-    """Write the figures that the run can feed, replacing all those of an earlier report."""
-    written = []
+    """Write the figures that the run can feed, replacing all those of an earlier report.
+
+    A figure that the spec asks for and that cannot be drawn is told, with the reason, in
+    `not-drawn.txt`.
+    """
+    written, missed, asked = [], [], named_in_spec(run)
     with replacing_folder(folder) as fresh:
-        for name, (draw, caption) in FIGURES.items():
-            if (made := draw(run)) is not None:
-                save(made, fresh / name)
-                written.append(Picture(name, caption, has_pdf=True))
-        for name, (compose, caption) in PICTURES.items():
-            if (image := compose(run)) is not None:
-                image.save(fresh / f"{name}.png", optimize=True)
-                written.append(Picture(name, caption, has_pdf=False))
+        for name, settings in catalogue(run).items():
+            try:
+                made, caption = draw(run, settings)
+            except (NotDrawn, UserError) as reason:
+                missed += [f"{name}: {reason}"] if name in asked else []
+                continue
+            save(made, fresh / name)
+            written.append(Picture(name, caption, has_pdf=True))
+        if missed:
+            write_text(fresh / "not-drawn.txt", "\n".join(missed) + "\n")
     return written

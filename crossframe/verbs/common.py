@@ -102,10 +102,19 @@ def show_report(tools: Tools, folder: Path) -> None:
 
 
 def shipped_specs() -> dict[str, Path]:
-    """Return the specs that come with the project, by name."""
+    """Return the specs that come with the project, by name, those of published tables included."""
+    return {**_specs_in("specs"), **shipped_papers()}
+
+
+def shipped_papers() -> dict[str, Path]:
+    """Return the specs of published tables, by name."""
+    return _specs_in("papers")
+
+
+def _specs_in(name: str) -> dict[str, Path]:
     import ablations
 
-    folder = Path(ablations.__path__[0]) / "specs"
+    folder = Path(ablations.__path__[0]) / name
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
