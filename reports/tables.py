@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,17 @@ import pandas as pd
 
 from reports import sheets
 from reports.load import Cell, MetricInfo, Row, Run
+from reports.notes import (
+    MINIATURE_NOTE,
+    MOTION,
+    STILL_BELOW,
+    STILL_MARK,
+    STILLNESS_WINS,
+    motion_notes,
+    run_notes,
+    sizes,
+)
+from reports.numbers import ABSENT, show_bounds, show_number
 from reports.sheets import Entry, Sheet, escape_latex
 from reports.statistics import (
     Difference,
@@ -29,24 +39,32 @@ from reports.statistics import (
 )
 
 __all__ = [
-    "Line", "Table", "Value", "cell_frame", "cost_csv", "cost_sheet", "difference_csv",
-    "difference_sheet", "differences", "escape_latex", "show_bounds", "show_n", "show_number",
-    "summarise", "summary_sheet", "to_csv", "to_latex", "to_markdown",
+    "ABSENT",
+    "MINIATURE_NOTE",
+    "MOTION",
+    "Line",
+    "Table",
+    "Value",
+    "cell_frame",
+    "cost_csv",
+    "cost_sheet",
+    "difference_csv",
+    "difference_sheet",
+    "differences",
+    "escape_latex",
+    "show_bounds",
+    "show_n",
+    "show_number",
+    "sizes",
+    "summarise",
+    "summary_sheet",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
 ]  # fmt: skip
 
-ABSENT = "–"
-STILL_MARK = "†"
 MAX_DECIMALS = 6
 
-INTERVAL_NOTE = (
-    "Means over clips [95 % interval]: seeds are averaged within each clip, then clips are "
-    "resampled (10,000 bootstrap samples, widened for small n; Student's t below 8 clips). "
-    "Bold: best; underlined: second."
-)
-MINIATURE_NOTE = (
-    "Made with the miniature networks: they test orderings and mechanisms, never absolute paper "
-    "values."
-)
 COST_NOTE = (
     "Seconds and memory of making the frames, without loading networks and scoring. Work that "
     "cells share is counted in the cell that did it first. Compare rows of one machine only."
@@ -56,15 +74,6 @@ DIFFERENCE_NOTE = (
     "ties half. effect: mean over standard deviation of the differences. p: sign-flip test, "
     "adjusted by Holm for the rows of each metric."
 )
-
-MOTION = "motion/ratio"
-STILL_BELOW = 0.9
-"""A row whose motion ratio lies below this with its whole interval moves less than its source."""
-STILLNESS_WINS = (
-    "clip_frame/", "warp/", "flicker/", "pixel_mse/", "lpips/consecutive", "tlpips",
-    "dino_subject/",
-)  # fmt: skip
-"""Metrics (by how their ids begin) that a video gains on by moving less."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ def summarise(run: Run) -> Table:
         metrics=run.metrics,
         lines=tuple(_line(run, row, columns) for row in run.rows),
         decimals={name: _decimals(column.values()) for name, column in columns.items()},
-        notes=(*_motion_notes(columns), *_notes(run)),
+        notes=(*motion_notes(columns), *run_notes(run)),
     )
 
 
@@ -210,26 +219,6 @@ def _leads(metric: str, value: Value) -> bool:
     return value.rank == 1 and metric.startswith(STILLNESS_WINS)
 
 
-def _motion_notes(columns: Mapping[str, Mapping[str, Value]]) -> Iterable[str]:
-    """A plain warning per row that is best in consistency and moves less than its source."""
-    leading = [name for name in columns if name.startswith(STILLNESS_WINS)]
-    if leading and MOTION not in columns:
-        yield (
-            f"Motion was not measured. A frozen video is best in {', '.join(leading)} or gains "
-            f"there: add {MOTION} to the metrics."
-        )
-    for label, motion in columns.get(MOTION, {}).items():
-        led = [name for name in leading if columns[name][label].still]
-        if led:
-            found = motion.interval
-            size = f"{show_number(found.mean, 2)} {show_bounds(found, 2)}".strip()
-            yield (
-                f"{STILL_MARK} Warning: {label} is best in {', '.join(led)}, but it moves less "
-                f"than the source ({MOTION} {size}, where 1 is as much). Standing still raises "
-                "consistency, so part of this lead may be missing motion."
-            )
-
-
 def _line(run: Run, row: Row, columns: Mapping[str, Mapping[str, Value]]) -> Line:
     cells = run.cells_of(row.label)
     return Line(
@@ -263,79 +252,6 @@ def _places(size: float, figures: int) -> int:
     if size == 0:
         return figures
     return min(max(figures - 1 - math.floor(math.log10(size)), 0), MAX_DECIMALS)
-
-
-def sizes(run: Run) -> str:
-    """`8 clips, 1 prompt per clip, 3 seeds each`: what the means stand on."""
-    cells = [cell for cell in run.cells if cell.row not in _sentinel_labels(run)] or run.cells
-    prompts = {(cell.clip, cell.prompt) for cell in cells}
-    most = max(Counter(clip for clip, _ in prompts).values(), default=0)
-    seeds = len({cell.seed_index for cell in cells})
-    return ", ".join(
-        [
-            _counted(len({cell.clip for cell in cells}), "clip"),
-            f"{_counted(most, 'prompt')} per clip",
-            f"{_counted(seeds, 'seed')} each",
-        ]
-    )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _sentinel_labels(run: Run) -> set[str]:
-    return {row.label for row in run.rows if row.sentinel}
-
-
-def _notes(run: Run) -> Iterable[str]:
-    yield f"{sizes(run)}. {INTERVAL_NOTE}"
-    if run.is_miniature:
-        yield MINIATURE_NOTE
-    yield from _incomplete(run)
-    for name, reasons in run.unavailable.items():
-        for reason, count in reasons.items():
-            rows = run.rows_without(name, reason)
-            every = len(rows) == len(run.rows)
-            where = "" if every else " (" + ", ".join(f"{r} {n}" for r, n in rows.items()) + ")"
-            yield f"{name} is unavailable for {count} cells{where}: {' '.join(reason.split())}"
-
-
-def _incomplete(run: Run) -> Iterable[str]:
-    """What is not there, in all and by row: `full: 3 of 24 cells (2 oom, 1 skipped)`."""
-    states = [cell.state for cell in run.cells]
-    if states.count("done") == len(states):
-        return
-    words = {"failed": "failed", "missing": "have not run"}
-    rest = [f"{states.count(s)} {words[s]}" for s in words if s in states]
-    done = f"{states.count('done')} of {len(states)} cells are done"
-    yield f"Incomplete: {done}, {', '.join(rest)}. A row that lacks a clip is not ranked."
-    lacking = []
-    for row in run.rows:
-        cells = run.cells_of(row.label)
-        kinds = Counter(cell.status for cell in cells if cell.state != "done")
-        if kinds:
-            shown = ", ".join(f"{count} {_STATUS.get(kind, kind)}" for kind, count in kinds.items())
-            lacking.append(f"{row.label}: {kinds.total()} of {len(cells)} ({shown})")
-    yield f"Cells without a result, by row: {'; '.join(lacking)}."
-
-
-_STATUS = {"missing": "not run", "oom": "out of memory"}
-
-
-def show_number(value: float, decimals: int) -> str:
-    """Return a number with fixed decimals, or a dash for NaN; never a negative zero."""
-    if math.isnan(value):
-        return ABSENT
-    text = f"{value:.{decimals}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
-
-
-def show_bounds(interval: Interval, decimals: int) -> str:
-    """Return `[low, high]`, or nothing when there are no bounds or no spread to show."""
-    if not interval.has_bounds:
-        return ""
-    return f"[{show_number(interval.low, decimals)}, {show_number(interval.high, decimals)}]"
 
 
 def show_n(line: Line, value: Value) -> str:

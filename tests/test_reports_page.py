@@ -57,6 +57,7 @@ def test_everything_is_written(page: Path) -> None:
     names = {path.name for path in page.parent.iterdir()}
     assert names == {
         "index.html", "table.csv", "table.md", "table.tex", "cells.csv", "cells.parquet", "figures",
+        "tables",
     }  # fmt: skip
     pictures = {path.name for path in (page.parent / "figures").glob("*.png")}
     assert pictures == {
