@@ -25,7 +25,6 @@ from ablations.specfile import (
     read_document,
     wrong_scalar,
 )
-from ablations.store import clip_slug
 from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.registry import Registry
 
@@ -345,15 +344,10 @@ class _Check:
                 yield Problem(
                     where, f"{problem.where}: {problem.what}", problem.allowed, problem.fix
                 )
-        folders: dict[str, str] = {}
         for name in map(self.parts.clip_id, self.clips):
             wrong = wrong_scalar(name, MAX_CLIP_NAME) or ("spans lines" if "\n" in name else "")
             if wrong:
                 yield Problem(where, f"the name {name[:60]!r} {wrong}", fix="rename the file")
-            other = folders.setdefault(clip_slug(name), name)
-            if other != name:
-                what = f"{name!r} and {other!r} would share a folder"
-                yield Problem(where, what, fix="rename one of them")
 
     def _backbone(self, spec: Spec) -> Iterator[Problem]:
         try:

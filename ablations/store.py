@@ -34,7 +34,7 @@ from crossframe.files import (
     write_json,
     write_text,
 )
-from crossframe.keys import array_sha256
+from crossframe.keys import array_sha256, identity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -220,5 +220,9 @@ class Store:
 
 
 def clip_slug(clip_id: str) -> str:
-    """Return a folder name for a clip id: `world:heldout/3` -> `world-heldout-3`."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", clip_id).strip("-.") or "clip"
+    """Return a folder name for a clip id: `bear` -> `bear`, `davis:bear` -> `davis-bear-6e4b...`.
+
+    Where letters had to be replaced, 8 digits of the id's hash keep `a:b` and `a-b` apart.
+    """
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", clip_id).strip("-.") or "clip"
+    return slug if slug == clip_id else f"{slug}-{identity(clip_id)[:8]}"

@@ -29,6 +29,7 @@ VERBS: Mapping[str, str] = {
     "report": "crossframe.verbs.report:report",
     "run": "crossframe.verbs.run:run",
     "schema": "crossframe.verbs.listing:schema",
+    "score": "crossframe.verbs.score:score",
     "verify": "crossframe.verbs.verify:verify",
 }
 """Verbs by name: `module:command`."""

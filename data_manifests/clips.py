@@ -30,6 +30,12 @@ MOST_DIGITS = 12
 
 _DATASET = "data_manifests.datasets:load_dataset_clip"
 _NAMES = "data_manifests.datasets:clip_names"
+_FROM_DISK = {
+    "names": _NAMES,
+    "code": ("data_manifests", "crossframe"),
+    "packages": ("av", "PIL", "numpy"),
+    "state": "data_manifests.states:clip_state",
+}
 
 SOURCES = Registry(
     "clip source",
@@ -54,14 +60,19 @@ SOURCES = Registry(
         "photo": Entry(
             "data_manifests.photos:load_photo_clip",
             "photographs under known camera motion, with exact flow and occlusion",
-            {"names": _NAMES},
+            {
+                "names": _NAMES,
+                "code": ("data_manifests", "crossframe"),
+                "packages": ("PIL", "numpy", "scipy"),
+                "state": "data_manifests.states:package_state",
+            },
         ),
-        "davis": Entry(_DATASET, "DAVIS 2017, 480p", {"names": _NAMES}),
-        "controlvideo": Entry(_DATASET, "ControlVideo's 25 videos of DAVIS", {"names": _NAMES}),
-        "tgve": Entry(_DATASET, "LOVEU-TGVE-2023, from your copy", {"names": _NAMES}),
-        "v2vbench": Entry(_DATASET, "V2VBench, from your copy", {"names": _NAMES}),
-        "balancecc": Entry(_DATASET, "BalanceCC, from your copy", {"names": _NAMES}),
-        "hdtf": Entry(_DATASET, "HDTF, from your copy", {"names": _NAMES}),
+        "davis": Entry(_DATASET, "DAVIS 2017, 480p", _FROM_DISK),
+        "controlvideo": Entry(_DATASET, "ControlVideo's 25 videos of DAVIS", _FROM_DISK),
+        "tgve": Entry(_DATASET, "LOVEU-TGVE-2023, from your copy", _FROM_DISK),
+        "v2vbench": Entry(_DATASET, "V2VBench, from your copy", _FROM_DISK),
+        "balancecc": Entry(_DATASET, "BalanceCC, from your copy", _FROM_DISK),
+        "hdtf": Entry(_DATASET, "HDTF, from your copy", _FROM_DISK),
     },
     group="crossframe.clips",
 )

@@ -1,12 +1,14 @@
 """What decides how a clip reads, told without reading it; so that a plan need not read it again.
 
 The entry of a clip source in `SOURCES` names what its clips depend on: `code` (modules and packages
-of this project), `packages` (whose release may change a pixel) and `files` (suffixes, "" for the
-file itself). A source that names no `code` has no fingerprints.
+of this project), `packages` (whose release may change a pixel), `files` (suffixes, "" for the file
+itself) or `state` (a function that lists the files' states). A source that names no `code` has no
+fingerprints.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from dataclasses import astuple
@@ -30,6 +32,7 @@ def fingerprint(request: ClipRequest) -> str | None:
     if not extra.get("code"):
         return None
     files = [_state(name, suffix) for suffix in extra.get("files", ())]
+    files += _listed(extra.get("state", ""), source, name)
     if None in files:
         return None
     packages = _releases(tuple(extra.get("packages", ())))
@@ -61,6 +64,15 @@ def _state(name: str, suffix: str) -> Any:
     if suffix and not path.exists():
         return "absent"
     return file_state(path) if path.is_file() else None
+
+
+def _listed(target: str, source: str, name: str) -> list[Any]:
+    """Call the `state` of a source, `module:function`, where it names one."""
+    if not target:
+        return []
+    module, _, attribute = target.partition(":")
+    states: list[Any] = getattr(importlib.import_module(module), attribute)(source, name)
+    return states
 
 
 def _origin(module: str) -> Path:

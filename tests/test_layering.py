@@ -68,6 +68,9 @@ TORCH_FREE = [
     "ablations/parts.py",
     "ablations/plan.py",
     "ablations/shipped.py",
+    "ablations/scoring_align.py",
+    "ablations/scoring_output.py",
+    "ablations/scoring_pairs.py",
     "ablations/spec.py",
     "ablations/specfile.py",
     "ablations/stage_versions.py",
@@ -154,9 +157,11 @@ VERBS = [
     ["list", "metrics"],
     ["list", "presets"],
     ["describe", "controlvideo"],
+    ["score", "--help"],
     ["plan", "demo", "--set", "clips=[world:heldout/0]"],
     ["schema"],
     ["clips", "list"],
+    ["paper", "list"],
     ["clips", "list", "photos"],
 ]
 

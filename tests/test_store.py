@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -266,4 +267,9 @@ def test_a_full_disk_loses_nothing_that_was_done(small_disk):
     [("world:heldout/3", "world-heldout-3"), ("../../x", "x"), ("..", "clip"), ("a b.c", "a-b.c")],
 )
 def test_slugs_are_safe_names(clip_id, slug):
-    assert clip_slug(clip_id) == slug
+    assert re.fullmatch(re.escape(slug) + "-[0-9a-f]{8}", clip_slug(clip_id))
+
+
+def test_a_clip_whose_id_is_a_safe_name_keeps_it_and_others_stay_apart():
+    assert clip_slug("bear-1.x_y") == "bear-1.x_y"
+    assert len({clip_slug(name) for name in ("a:b", "a-b", "a/b", "a b", "a:b:")}) == 5

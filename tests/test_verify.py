@@ -29,7 +29,7 @@ def store(tmp_path):
     store.write_plan([{"key": key} for key in KEYS])
     for key in KEYS:
         fill_cell(store, key)
-    folder = store.clip_folder("world:1")
+    folder = store.clip_folder("one")
     write_frames(folder / "frames", FRAMES)
     write_json(folder / "clip.json", {"sha256": array_sha256(FRAMES)})
     StageCache(store.stage_folder).get("text", "parts", lambda: {"x": np.arange(9)})
@@ -112,14 +112,14 @@ DAMAGE = {
         [f"{CELL}/failed.json"],
     ),
     "clip, flipped": (
-        lambda r: flip(r / "clips/world-1/frames/0000.png"),
+        lambda r: flip(r / "clips/one/frames/0000.png"),
         "clip.json",
-        ["clips/world-1"],
+        ["clips/one"],
     ),
     "clip, cut": (
-        lambda r: (r / "clips/world-1/clip.json").write_text("["),
-        "clips/world-1/clip.json: 1:2: not valid",
-        ["clips/world-1"],
+        lambda r: (r / "clips/one/clip.json").write_text("["),
+        "clips/one/clip.json: 1:2: not valid",
+        ["clips/one"],
     ),
     "stage, flipped": (lambda r: flip(next((r / TEXT).rglob("*.s*"))), "stages/text/", [TEXT]),
     "journal, torn": (

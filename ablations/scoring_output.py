@@ -1,0 +1,169 @@
+"""Scores of existing videos as table, CSV, Markdown and JSON. Torch-free."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from ablations.choice import Choice
+from crossframe.files import write_json, write_text
+from crossframe.provenance import provenance
+from crossframe.registry import Registry
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ARROWS: Mapping[str, str] = {"higher": "↑", "lower": "↓"}
+SCHEMA = 1
+Record = Mapping[str, Any]
+
+
+def scores_record(
+    records: Sequence[Record], choice: Choice, encoder: str, registry: Registry
+) -> dict[str, Any]:
+    """Return everything as JSON data: settings, definitions, every video with series, means."""
+    names = ("direction", "target", "unit", "range", "definition", "version")
+    definitions = {
+        name: {key: extra[key] for key in names if key in extra}
+        for name in choice.metrics
+        for extra in [registry.entry(name).extra]
+    }
+    return {
+        "schema": SCHEMA,
+        "settings": {"encoder": encoder, "geometry": choice.geometry, "flow": choice.flow},
+        "provenance": provenance(),
+        "metrics": definitions,
+        "videos": list(records),
+        "means": dict(_means(records, choice.metrics)),
+    }
+
+
+def write_scores(folder: Path, scores: Mapping[str, Any]) -> list[Path]:
+    """Write scores.json, scores.csv, per_frame.csv and scores.md; return their paths."""
+    texts = {
+        "scores.csv": _csv(_score_lines(scores)),
+        "per_frame.csv": _csv(_series_lines(scores)),
+        "scores.md": markdown(scores),
+    }
+    write_json(folder / "scores.json", scores)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in ("scores.json", *texts)]
+
+
+def rich_table(scores: Mapping[str, Any]) -> Table:
+    """Return the table for a terminal: one line per video, then the means."""
+    from rich.table import Table
+
+    table = Table(title="scores")
+    for index, heading in enumerate(_headings(scores)):
+        table.add_column(heading, justify="right" if index else "left", overflow="fold")
+    for line in _lines(scores):
+        table.add_row(*line)
+    return table
+
+
+def markdown(scores: Mapping[str, Any]) -> str:
+    """Return table, notes, settings and definitions as Markdown."""
+    headings = _headings(scores)
+    rows = [headings, [":--", *["--:"] * (len(headings) - 1)], *_lines(scores)]
+    table = "\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows)
+    settings = ", ".join(f"{name} {value}" for name, value in scores["settings"].items())
+    definitions = [f"- `{n}`: {facts['definition']}" for n, facts in scores["metrics"].items()]
+    told = [f"- {line}" for line in remarks(scores)]
+    blocks = ["# Scores", table, "\n".join(told), f"Settings: {settings}.", "\n".join(definitions)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+def remarks(scores: Mapping[str, Any]) -> list[str]:
+    """Return notes on videos, and each reason for which values are unavailable, once."""
+    videos = scores["videos"]
+    notes = [f"{v['video']}: {note}" for v in videos for note in v["notes"]]
+    unread = [f"{v['video']}: not scored: {v['problem']}" for v in videos if v.get("problem")]
+    reasons: dict[tuple[str, str], int] = {}
+    for video in videos:
+        for name, entry in video["metrics"].items():
+            if "unavailable" in entry:
+                mark = name, entry["unavailable"]
+                reasons[mark] = reasons.get(mark, 0) + 1
+    absent = [
+        f"{name}: unavailable ({count} of {len(videos)} videos): {reason}"
+        for (name, reason), count in reasons.items()
+    ]
+    return [*notes, *unread, *absent]
+
+
+def _headings(scores: Mapping[str, Any]) -> list[str]:
+    return [
+        "video",
+        "frames",
+        *(_heading(name, facts) for name, facts in scores["metrics"].items()),
+    ]
+
+
+def _heading(name: str, facts: Mapping[str, Any]) -> str:
+    arrow = ARROWS.get(facts["direction"]) or f"→ {facts.get('target', 1):g}"
+    return f"{name} {arrow}"
+
+
+def _lines(scores: Mapping[str, Any]) -> Iterator[list[str]]:
+    names = list(scores["metrics"])
+    for video in scores["videos"]:
+        values = [_shown(video["metrics"].get(name, {}).get("value")) for name in names]
+        yield [video["video"], str(video["frames"]), *values]
+    for label, means in scores["means"].items():
+        yield [label, "", *(_mean_shown(means[name]) for name in names)]
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _mean_shown(mean: Mapping[str, Any]) -> str:
+    return f"{_shown(mean['mean'])} (n={mean['n']})" if mean["n"] else "–"
+
+
+def _means(records: Sequence[Record], names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the mean over all videos, then over those of each kind of edit."""
+    yield "mean", {name: _mean(records, name) for name in names}
+    kinds = dict.fromkeys(record["kind"] for record in records)
+    for kind in filter(None, kinds):
+        some = [record for record in records if record["kind"] == kind]
+        yield f"mean of {kind}", {name: _mean(some, name) for name in names}
+
+
+def _mean(records: Sequence[Record], name: str) -> dict[str, Any]:
+    entries = (record["metrics"].get(name, {}) for record in records)
+    values = [entry["value"] for entry in entries if "value" in entry]
+    return {"mean": fmean(values) if values else None, "n": len(values)}
+
+
+def _score_lines(scores: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+    yield "video", "clip", "kind", "prompt", "metric", "value", "unavailable"
+    for video in scores["videos"]:
+        for name, entry in video["metrics"].items():
+            value, reason = entry.get("value"), entry.get("unavailable", "")
+            head = (video["video"], video["clip"], video["kind"], video["prompt"])
+            yield *head, name, value, reason
+
+
+def _series_lines(scores: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+    yield "video", "metric", "index", "value"
+    for video in scores["videos"]:
+        for name, entry in video["metrics"].items():
+            for index, value in enumerate(entry.get("series", ())):
+                yield video["video"], name, index, value
+
+
+def _csv(lines: Iterator[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    return buffer.getvalue()
