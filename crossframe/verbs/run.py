@@ -89,11 +89,11 @@ def run(
         console.print(plan_line(plan), markup=False)
         chosen = make_engine(engine, options)
         outcome = run_plan(plan, store, tools.parts, chosen, console=console, limit=limit)
+        tell_outcome(outcome, folder)
+        show_report(tools, folder)
     except KeyboardInterrupt:
         tell_resume(folder)
         sys.exit(INTERRUPTED)
-    tell_outcome(outcome, folder)
-    show_report(tools, folder)
     sys.exit(outcome.exit_code)
 
 
