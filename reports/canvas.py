@@ -148,9 +148,9 @@ def legend_height(width: float, labels: Iterable[str]) -> float:
 
 
 def wrap(label: str, signs: int = LABEL_SIGNS) -> str:
-    """A label in lines of `signs` characters, broken at spaces and after `+,=/_`."""
+    """A label in lines of `signs` characters, broken at spaces and after `+,/_`."""
     lines = [""]
-    for part in re.findall(r"[^\s+,=/_]*[+,=/_]*\s*|\s+", label):
+    for part in re.findall(r"[^\s+,/_]*[+,/_]*\s*|\s+", label):
         if lines[-1] and len((lines[-1] + part).rstrip()) > signs:
             lines.append("")
         lines[-1] += part

@@ -26,6 +26,7 @@ from reports.style import COLUMN, FAINT, RULE, Look, figure
 from reports.tables import MOTION, differences, sizes
 
 RADAR_METRICS = 3
+ROW_SIGNS = 28
 
 
 def bars(ask: Ask) -> Figure:
@@ -50,7 +51,8 @@ def bars(ask: Ask) -> Figure:
 
 
 def _rows_height(rows: Sequence[Row]) -> float:
-    return sum(max(0.22, 0.13 * (1 + wrap(row.label).count("\n"))) for row in rows)
+    lines = max(1 + wrap(row.label, ROW_SIGNS).count("\n") for row in rows)
+    return len(rows) * (0.08 + 0.14 * lines)
 
 
 def _footer(made: Figure, ask: Ask, text: str) -> None:
@@ -79,7 +81,7 @@ def _interval(ax: Axes, interval: Interval, place: float, look: Look) -> None:
 
 
 def _row_axis(ax: Axes, rows: Sequence[Row], labels: bool = True) -> None:
-    ax.set_yticks(range(len(rows)), [wrap(row.label) if labels else "" for row in rows])
+    ax.set_yticks(range(len(rows)), [wrap(row.label, ROW_SIGNS) if labels else "" for row in rows])
     for tick, row in zip(ax.get_yticklabels(), rows, strict=True):
         tick.set_fontstyle("italic" if row.sentinel else "normal")
         tick.set_color(FAINT if row.sentinel else "#1A1A1A")
@@ -185,7 +187,7 @@ def radar(ask: Ask) -> Figure:
             ax.plot(np.append(angles, angles[0]), ring, label=row.label, linewidth=1.3, **style)
             ax.fill(angles, values, color=look.colour, alpha=0.06)
         ax.set(ylim=(0, 1.08), yticks=[0.25, 0.5, 0.75, 1], yticklabels=[])
-        names = [wrap(metric.heading, 14) for metric in metrics]
+        names = [wrap(metric.heading, 16) for metric in metrics]
         ends = [merits[metric][1] for metric in metrics]
         ax.set_xticks(angles, [f"{name}\n{end}" for name, end in zip(names, ends, strict=True)])
         _spread_labels(ax, angles)
