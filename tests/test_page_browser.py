@@ -302,7 +302,7 @@ def test_five_hundred_cells_load_as_they_come_near(tmp_path: Path, browser: Brow
     first = browser.run(sources)
     assert 0 < first <= 60
     browser.run("document.querySelector('.line:last-child').scrollIntoView()")
-    browser.until("document.querySelector('.line:last-child video[src]')")
+    browser.until("document.querySelector('.line:last-child video[src]') !== null")
     browser.until("!document.querySelector('.line:first-child video[src]')")
     assert browser.run(sources) <= 60
     assert browser.run("document.querySelectorAll('#cells-body tr').length") == 500

@@ -14,7 +14,8 @@ const coloured = (node, colour) => {
   return node;
 };
 const swatch = (row) => coloured(make("span", { className: "swatch" }), row.colour);
-const show = (value, decimals) => (value == null ? "–" : value.toFixed(decimals));
+/* A number with fixed decimals, never a negative zero. */
+const show = (value, decimals) => (value == null ? "–" : value.toFixed(decimals).replace(/^-(?=[0.]+$)/, ""));
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
 const METRICS = data.metrics;
