@@ -7,12 +7,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ablations.cards import read_cards
 from ablations.shipped import shipped_parts
 from ablations.spec import Spec
 from crossframe import cache
+from crossframe.video import write_frames
 from data_manifests.clips import SOURCES, ClipRequest, load_clip
 from data_manifests.fingerprints import fingerprint
 
@@ -121,3 +123,25 @@ def test_an_entry_of_another_shape_is_read_again(entry):
     (whole,) = read_cards([REF], SPEC, shipped_parts())
     cache.table("clips").remember({fingerprint(request): entry})
     assert read_cards([REF], SPEC, shipped_parts()) == [whole]
+
+
+def test_a_clip_of_a_set_counts_with_its_pictures_and_texts(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSFRAME_DATA", str(tmp_path))
+    request = ClipRequest("v2vbench:7")
+    assert fingerprint(request) is None
+    pictures = tmp_path / "v2vbench" / "frames" / "7"
+    write_frames(pictures, np.zeros((2, 8, 8, 3), np.uint8))
+    marks = [fingerprint(request)]
+    os.utime(pictures / "0001.png", (1, 1))
+    marks.append(fingerprint(request))
+    (tmp_path / "v2vbench" / "prompts.yaml").write_text("'7': {caption: a}")
+    marks.append(fingerprint(request))
+    assert None not in marks
+    assert len(set(marks)) == 3
+    assert fingerprint(ClipRequest("v2vbench:8")) is None
+
+
+def test_a_photograph_is_remembered():
+    mark = fingerprint(ClipRequest("photo:astronaut/pan"))
+    assert mark == fingerprint(ClipRequest("photo:astronaut/pan"))
+    assert mark not in (None, fingerprint(ClipRequest("photo:astronaut/zoom")))

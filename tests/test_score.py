@@ -264,7 +264,8 @@ def test_means_are_over_videos_and_by_kind(lay, tmp_path):
 
 def test_what_is_not_there_makes_metrics_unavailable_and_stops_nothing(lay, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    done = run("--edited", lay("edited", moving(3)), "--preset", "tgve", "--metrics", PLAIN)
+    words = ("--edited", lay("edited", moving(3)), "--preset", "tgve", "--metrics", PLAIN)
+    done = run(*words, "--prompt", "a red cat")
     assert done.exit_code == 0
     assert "hf download openai/clip-vit-large-patch14" in done.output
     assert "hf download yuvalkirstain/PickScore_v1" in done.output
