@@ -56,13 +56,19 @@ def write_scores(folder: Path, scores: Mapping[str, Any]) -> list[Path]:
 
 
 def rich_table(scores: Mapping[str, Any]) -> Table:
-    """Return the table for a terminal: one line per video, then the means."""
+    """Return the table for a terminal: one line per video, then the means.
+
+    It is turned, one line per metric, where there are fewer videos than metrics.
+    """
     from rich.table import Table
 
+    lines = [_headings(scores), *_lines(scores)]
+    if len(scores["videos"]) < len(scores["metrics"]):
+        lines = [list(column) for column in zip(*lines, strict=True)]
     table = Table(title="scores")
-    for index, heading in enumerate(_headings(scores)):
+    for index, heading in enumerate(lines[0]):
         table.add_column(heading, justify="right" if index else "left", overflow="fold")
-    for line in _lines(scores):
+    for line in lines[1:]:
         table.add_row(*line)
     return table
 

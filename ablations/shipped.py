@@ -84,17 +84,23 @@ def _open_clip_identity(name: str, geometry: str) -> dict[str, Any] | None:
 
 
 def _load_backbone(config: BackboneConfig) -> Any:
-    from transformers.utils.logging import disable_progress_bar
-
     from methods.backbones import load_backbone
 
-    disable_progress_bar()  # loading takes a moment, and a run has a bar of its own
+    _without_bars()
     return load_backbone(config)
+
+
+def _without_bars() -> None:
+    """Loading takes a moment, and runs have a bar of their own."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
 
 def _load_encoder(folder: str, geometry: str) -> Any:
     from metrics.encoders import load_encoder
 
+    _without_bars()
     return load_encoder(folder, geometry)
 
 
