@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import torch
 
-from ablations.cell import Bench, run_cell
+from ablations.bench import Bench
+from ablations.cell import run_cell
 from ablations.engines.base import Ended, Order
 from ablations.failures import record_failure
 from ablations.plan import Cell

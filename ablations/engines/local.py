@@ -84,6 +84,7 @@ class LocalEngine(Engine):
     def _hear(self, slot: Slot) -> Iterator[Event]:
         """Pass on what a slot says; its death is heard when it has nothing more to say."""
         assert slot.cell is not None
+        key = slot.cell.key
         try:
             while slot.commands.poll():
                 event: Event = slot.commands.recv()
@@ -96,7 +97,7 @@ class LocalEngine(Engine):
         except (EOFError, OSError):
             slot.process.join(GRACE)
         if not slot.process.is_alive():
-            key, slot.cell = slot.cell.key, None
+            slot.cell = None
             status, reason = explain_exit(slot.process.exitcode)
             yield Ended(key, status, reason, lost=True)
             self._renew(slot)
