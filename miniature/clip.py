@@ -21,7 +21,7 @@ from miniature.world import COLOURS, PATTERNS, SHAPES
 
 RECIPES = tuple(
     Recipe(steps=steps, batch=128, rate=1.5e-3, decay=0.05, average=0.995, seed=seed)
-    for seed, steps in enumerate((800, 800, 400))
+    for seed, steps in enumerate((800, 800, 400, 300))
 )
 """One after the other; from the second on the text side is frozen."""
 IMAGE_SIZE = 64
