@@ -213,7 +213,6 @@ def test_names_that_lead_elsewhere(name, refused):
         ("clips=[~nobody-of-this-name/x.mp4]", "cannot be looked for"),
         ("clips=[world:tiny/0..999999999999]", "the range 0..999999999999 is 1000000000000 clips"),
         ("clips=[world:tiny/0..%s]" % ("9" * 5000), "has more than 12 digits"),
-        ("clips=['world:tiny/1', 'world:tiny-1']", "would share a folder"),
         ("prompts={../../x: [a]}", "'../../x' is not a clip of this spec"),
         ("clip.size=1000000", "should be less than or equal to 8192"),
         ("clip={size: 8192, frames: 100000}", "is more than 1,073,741,824 pixels"),

@@ -76,7 +76,8 @@ def run(
     from ablations.run import run_plan
     from ablations.store import Store
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores the first for background jobs
+        signal.signal(number, signal.default_int_handler)
     console = Console()
     parts = tools.parts()
     checked = checked_spec(spec, overrides, parts, max_cells)
