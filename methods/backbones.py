@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crossframe.checkpoints import PICKLED, require_plain_tensors
 from crossframe.errors import Problem, UserError
 from crossframe.files import read_json
 from methods.backbone_config import BackboneConfig, locate_all, weights_identity
 from methods.base import Shared
-from methods.checkpoints import PICKLED, require_plain_tensors
 from methods.weight_files import Part, weight_files
 
 # Controls a ControlNet can take, most fitting first: all edge maps here are Canny-like, and "*" is
@@ -177,6 +177,15 @@ def decode_latents(backbone: Backbone, latents: Tensor) -> Tensor:
     chunks = (latents / backbone.vae.config.scaling_factor).split(backbone.chunk)
     decoded = [backbone.vae.decode(c.to(backbone.device, backbone.dtype)).sample for c in chunks]
     return torch.cat([(d.float() / 2 + 0.5).clamp(0, 1).cpu() for d in decoded])
+
+
+def size_problems(backbone: Backbone, frames: Tensor) -> list[Problem]:
+    """Return what is wrong with the size of frames (f, 3, h, w): sides must fit the latents."""
+    height, width = frames.shape[-2:]
+    if not (height % backbone.factor or width % backbone.factor):
+        return []
+    what = f"frames of {width}x{height} pixels"
+    return [Problem("clip.size", what, f"multiples of {backbone.factor}")]
 
 
 def _warn_if_cut(tokenizer: Any, prompts: Sequence[str], length: int) -> None:

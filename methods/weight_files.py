@@ -13,9 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossframe.cache import file_state, table
+from crossframe.checkpoints import (
+    FOREIGN,
+    PICKLED,
+    SAFETENSORS,
+    index_problems,
+    require_whole,
+)
 from crossframe.errors import Problem, UserError
 from crossframe.keys import file_sha256, identity
-from methods.checkpoints import FOREIGN, PICKLED, SAFETENSORS, index_problems, require_whole
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")

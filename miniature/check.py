@@ -25,7 +25,7 @@ from methods.backbones import (
     load_backbone,
 )
 from methods.conditions import canny
-from methods.controlvideo.sampler import denoise
+from methods.denoising import denoise
 from methods.ddim import make_schedule
 from methods.guidance import guide
 from miniature.clip import IMAGE_SIZE, MEAN, STD, tokens

@@ -14,18 +14,14 @@ from torch import Tensor
 
 from crossframe.errors import UserError
 from methods import METHODS, method_config
+from methods.axes import Guidance, shared_fraction
 from methods.backbones import Backbone, encode_prompts
 from methods.base import SampleRequest
-from methods.controlvideo.config import ControlVideoConfig, Guidance, shared_fraction
-from methods.controlvideo.sampler import (
-    branch_residuals,
-    denoise,
-    embed_condition,
-    guidance_scales,
-    prepared,
-    sample,
-)
+from methods.control import branch_residuals, embed_condition
+from methods.controlvideo.config import ControlVideoConfig
+from methods.controlvideo.sampler import prepared, sample
 from methods.ddim import ddim_step, make_schedule
+from methods.denoising import denoise, guidance_scales
 from methods.guidance import guide, ramp_scales
 from methods.noise import frame_noise
 from methods.options import SentinelConfig
