@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
+from crossframe.checkpoints import require_readable
 from crossframe.errors import Problem, UserError
 from metrics.errors import MetricUnavailable
 from metrics.preprocessing import Preprocessing, read_preprocessing
@@ -158,8 +159,10 @@ def projected(model: CLIPModel, features: Any) -> Tensor:
 def load_network(kind: Any, folder: Path, fix: str = HOW_TO_GET_CLIP, **options: Any) -> Any:
     """Load a transformers class from a folder, in float32; never downloads.
 
-    Raises MetricUnavailable when it cannot be read, UserError when it does not fill the network.
+    Raises MetricUnavailable when it cannot be read, UserError when it does not fill the network, is
+    cut short, or is a pickled file with more than plain tensors.
     """
+    require_readable(folder, "encoder")
     try:
         network, report = kind.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **options

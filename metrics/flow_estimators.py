@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossframe.checkpoints import require_no_code, require_plain_tensors
 from metrics.errors import MetricUnavailable
 from metrics.flow import FlowFields, checked_flow, dis_forward
 from metrics.flow_table import FLOWS
@@ -108,6 +109,7 @@ def _raft() -> PairNetwork:
     except (ImportError, RuntimeError) as error:  # a torchvision built for another torch
         fix = "install the torchvision that matches your torch"
         raise MetricUnavailable("raft", f"needs torchvision: {error}", fix) from error
+    require_plain_tensors(path, "raft")
     network = raft_large()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     network.eval().requires_grad_(False)
@@ -121,6 +123,7 @@ def _gmflow() -> PairNetwork:
     except ImportError as error:
         fix = "pip install 'crossframe[ptlflow]', best in an environment of its own"
         raise MetricUnavailable("gmflow", f"needs ptlflow: {error}", fix) from error
+    require_no_code(path, "gmflow")
     network: Any = ptlflow.get_model("gmflow", ckpt_path=str(path))
     network.eval().requires_grad_(False)
     return lambda one, two: network({"images": torch.stack((one, two), dim=1)})["flows"][:, 0]

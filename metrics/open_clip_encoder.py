@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossframe.checkpoints import SAFETENSORS, require_plain_tensors, require_whole
 from crossframe.errors import Problem, UserError
 from metrics.encoders import in_batches, prepare
 from metrics.errors import MetricUnavailable
@@ -41,7 +42,8 @@ class OpenClipEncoder:
     def from_name(cls, name: str, geometry: str = "own", device: str = "cpu") -> OpenClipEncoder:
         """Load `MODEL/FILE`, an architecture and a local checkpoint; never downloads.
 
-        Raises MetricUnavailable without the package or the file, UserError for other names.
+        Raises MetricUnavailable without the package or the file, UserError for other names and for
+        a checkpoint with more than plain tensors.
         """
         architecture, _, file = name.partition("/")
         if not file:
@@ -49,6 +51,8 @@ class OpenClipEncoder:
         if not Path(file).is_file():
             fix = f"hf download laion/... --include open_clip_model.safetensors, for {architecture}"
             raise MetricUnavailable("clip", f"no open_clip weights in {file}", fix)
+        check = require_whole if file.endswith(SAFETENSORS) else require_plain_tensors
+        check(Path(file), "encoder")
         try:
             import open_clip
         except (ImportError, RuntimeError) as error:  # it needs a matching torchvision

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from crossframe.checkpoints import require_plain_tensors
+from crossframe.errors import Problem, UserError
 from metrics.weights import locate
 
 
@@ -34,9 +36,16 @@ class Trunk(nn.Module):
         return tapped
 
     def fill(self, path: Path) -> None:
-        """Load a classifier's checkpoint; its layers after the convolutions are ignored."""
+        """Load a classifier's checkpoint; its layers after the convolutions are ignored.
+
+        Raises UserError when it holds more than plain tensors or lacks some.
+        """
+        require_plain_tensors(path, "weights")
         state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         wanted = self.state_dict()
+        if lacking := sorted(set(wanted) - set(state)):
+            what = f"{str(path)!r} lacks {', '.join(lacking[:3])}"
+            raise UserError(Problem("weights", what, fix="download it again"))
         self.load_state_dict({name: state[name] for name in wanted})
 
 

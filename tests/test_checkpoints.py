@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from crossframe.checkpoints import index_problems, require_plain_tensors, require_whole
 from crossframe.errors import UserError
 from methods.backbones import _load
-from methods.checkpoints import index_problems, require_plain_tensors, require_whole
 from methods.weight_files import Part, hash_file, identity_of_part, locate
 
 UNET = "diffusion_pytorch_model"

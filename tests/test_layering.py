@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 FOUNDATION = {
     "archives",
     "cache",
+    "checkpoints",
     "errors",
     "files",
     "keys",

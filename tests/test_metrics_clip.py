@@ -1,6 +1,8 @@
 import json
 import math
+import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -370,6 +372,42 @@ def test_half_a_checkpoint_is_not_filled_with_noise(tmp_path, folder):
     model.save_pretrained(tmp_path, state_dict=weights)
     write_json(tmp_path / "preprocessor_config.json", PREPROCESSING)
     with pytest.raises(UserError, match="lack visual_projection"):
+        CLIPEncoder.from_folder(tmp_path)
+
+
+class Bomb:
+    """Unpickled, it would make a file: the mark of code that ran."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
+
+
+def test_a_pickled_encoder_is_read_as_plain_tensors_or_not_at_all(tmp_path, folder):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / name, tmp_path)
+    write_json(tmp_path / "preprocessor_config.json", PREPROCESSING)
+    weights, mark = tmp_path / "pytorch_model.bin", tmp_path / "ran"
+    torch.save(tiny_model().state_dict(), weights)
+    picture = torch.rand(1, 3, 40, 40)
+    mine, same = (CLIPEncoder.from_folder(path) for path in (tmp_path, folder))
+    assert torch.allclose(*(each.encode_images(picture) for each in (mine, same)), atol=1e-6)
+    torch.save({"epoch": 3, **tiny_model().state_dict()}, weights)
+    with pytest.raises(UserError, match="'epoch' is a int"):
+        CLIPEncoder.from_folder(tmp_path)
+    weights.write_bytes(pickle.dumps(Bomb(mark), protocol=2))
+    with pytest.raises(UserError, match=r"asks for posix.system.*safetensors"):
+        CLIPEncoder.from_folder(tmp_path)
+    assert not mark.exists()
+
+
+def test_a_cut_encoder_is_told_by_its_file(tmp_path, folder):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"model.safetensors.*holds .* bytes where"):
         CLIPEncoder.from_folder(tmp_path)
 
 

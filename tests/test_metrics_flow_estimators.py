@@ -127,6 +127,7 @@ def test_gmflow_is_asked_for_through_ptlflow(monkeypatch, tmp_path):
     package.get_model = get_model
     monkeypatch.setitem(sys.modules, "ptlflow", package)
     monkeypatch.setattr("metrics.flow_estimators.locate", lambda name: tmp_path / f"{name}.pth")
+    torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "gmflow.pth")
     flow = load_estimator("gmflow").forward(np.zeros((2, 16, 32, 3), np.uint8))
     assert torch.equal(flow, constant_flow(1, 16, 32, 5, 0))
     assert seen == {"name": "gmflow", "path": str(tmp_path / "gmflow.pth")}

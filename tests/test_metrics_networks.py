@@ -120,7 +120,7 @@ def open_clip(monkeypatch):
 
 def test_open_clip_stands_behind_the_same_interface(open_clip, tmp_path):
     file = tmp_path / "weights.bin"
-    file.touch()
+    torch.save({"visual.weight": torch.zeros(1)}, file)
     encoder = load_encoder(f"open_clip:ViT-B-32/{file}", "vbench")
     assert encoder.name == f"open_clip:ViT-B-32/{file}, vbench"
     assert not encoder.preprocessing.antialias
@@ -137,7 +137,10 @@ def test_open_clip_is_not_guessed(monkeypatch, tmp_path):
     with pytest.raises(MetricUnavailable, match="no open_clip weights"):
         load_encoder(f"open_clip:ViT-B-32/{tmp_path}/absent")
     file = tmp_path / "weights.bin"
-    file.touch()
+    torch.save({"epoch": 3, "state_dict": {}}, file)
+    with pytest.raises(UserError, match="more than tensors by name"):
+        load_encoder(f"open_clip:ViT-B-32/{file}")
+    torch.save({"visual.weight": torch.zeros(1)}, file)
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(MetricUnavailable, match="needs open_clip"):
         load_encoder(f"open_clip:ViT-B-32/{file}")
