@@ -57,6 +57,14 @@ class ClipBench:
         truth = self.clip.truth
         return None if truth is None else torch.from_numpy(truth.masks.any(1))
 
+    @cached_property
+    def truth(self) -> dict[str, torch.Tensor]:
+        """What is known exactly, channels first, as a `SampleRequest` holds it."""
+        known = {} if self.clip.truth is None else vars(self.clip.truth)
+        tensors = {name: torch.from_numpy(a) for name, a in known.items() if a is not None}
+        flows = ("flow_forward", "flow_backward")
+        return {n: t.permute(0, 3, 1, 2) if n in flows else t for n, t in tensors.items()}
+
     def controls(self, kinds: tuple[str, ...]) -> dict[str, torch.Tensor]:
         """Control maps by kind, each (f, 3, h, w) float32 in [0, 1]."""
         shared = shared_by(self.stages)

@@ -127,6 +127,8 @@ def _request(cell: Cell, shared: ClipBench, config: Any) -> SampleRequest:
         prompt=cell.prompt,
         controls=shared.controls(kinds),
         seed=cell.seed,
+        source_prompt=cell.clip.caption,
+        truth=shared.truth,
         shared=shared_by(shared.stages),
     )
 

@@ -96,7 +96,7 @@ class Keys:
                 "version": extra.get("version", 1),
                 "config": row.config,
                 "backbone": self._backbone if extra.get("needs_backbone", True) else None,
-                "clip": clip.ref if clip.problems else [clip.sha256, clip.truth_sha256],
+                "clip": clip.ref if clip.problems else _seen(clip),
                 "prompt": prompt,
                 "seed": seed,
                 "stages": self._stages,
@@ -106,3 +106,8 @@ class Keys:
     def scores(self, key: str, clip: ClipCard) -> dict[str, str]:
         """Keys of the scores of a cell on a clip, by metric."""
         return self._scores.of(key, clip)
+
+
+def _seen(clip: ClipCard) -> list[str | None]:
+    """What a method is told about a clip."""
+    return [clip.sha256, clip.truth_sha256, clip.caption]

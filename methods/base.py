@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from crossframe.keys import array_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +44,11 @@ class SampleRequest:
     negative_prompt: what it shall not show; "" means the negative prompt of the configuration.
     controls: control maps by kind (`edges`, `depth`, `canny`), each (f, 3, h, w) in [0, 1].
     seed: 0 <= seed < 2**63; all randomness of the sample comes from it.
+    source_prompt: what the source frames show; "" when nobody said.
+    truth: what is known exactly about the source, empty for footage: `flow_forward` and
+        `flow_backward` (f-1, 2, h, w) in pixels, t -> t+1 and back; `occluded_forward` and
+        `occluded_backward` (f-1, h, w) bool; `depth` (f, h, w) in [0, 1], 1 = near; `masks`
+        (f, n, h, w) bool, the visible part of each object.
     shared: gives work that samples have in common; it changes no result.
     """
 
@@ -49,7 +57,14 @@ class SampleRequest:
     negative_prompt: str = ""
     controls: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
+    source_prompt: str = ""
+    truth: Mapping[str, Tensor] = field(default_factory=dict)
     shared: Shared = alone
+
+    @cached_property
+    def source_sha256(self) -> str:
+        """Hash of the source frames, for the `parts` of shared work."""
+        return array_sha256(self.frames.numpy())
 
 
 # (backbone, request, config, progress(done, total)) -> frames (f, 3, h, w) float32 in [0, 1].
