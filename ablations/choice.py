@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossframe.errors import Problem, UserError, did_you_mean
+from crossframe.flow.table import FLOWS
 from crossframe.registry import Registry
-from metrics.flow_table import FLOWS
 from metrics.identity import FLOW_NEEDS
 from metrics.preprocessing import GEOMETRIES
 from metrics.presets import PRESETS, Preset

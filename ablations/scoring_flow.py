@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
+from crossframe.flow.estimators import FlowEstimator, both_ways, load_estimator
+from crossframe.flow.fields import FlowFields
+from crossframe.flow.table import FLOWS
 from methods.base import Shared
-from metrics.flow import FlowFields
-from metrics.flow_estimators import FlowEstimator, both_ways, load_estimator
-from metrics.flow_table import FLOWS
 from metrics.identity import flow_identity
 
 
@@ -39,7 +39,7 @@ def estimated_flow(
 ) -> FlowFields:
     """Return the flow of (f, h, w, 3) uint8 RGB in both directions, from the stage cache or made.
 
-    sha256: of the frames. shared: as in `methods.base`. Raises MetricUnavailable when the estimator
+    sha256: of the frames. shared: as in `methods.base`. Raises NotAvailable when the estimator
     lacks its weights or the frames are too few or too small.
     """
 

@@ -13,10 +13,10 @@ from ablations.parts import Parts
 from ablations.scoring_align import likeness, outlines, written
 from ablations.scoring_pairs import Pair, read_pair
 from crossframe.errors import Diverged, UserError
+from crossframe.flow.estimators import both_ways
+from crossframe.flow.fields import FlowFields
 from crossframe.keys import array_sha256
 from metrics.base import Memo, MetricInputs
-from metrics.flow import FlowFields
-from metrics.flow_estimators import both_ways
 from metrics.score import measure
 
 
@@ -37,7 +37,7 @@ class Scorer:
 
     @cached_property
     def encoder(self) -> Any:
-        """The CLIP of the metrics; raises MetricUnavailable when its weights are absent."""
+        """The CLIP of the metrics; raises NotAvailable when its weights are absent."""
         return self.parts.load_encoder(self.folder, self.choice.geometry)
 
     def score(self, pair: Pair) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ablations.parts import Parts
 from crossframe.errors import UserError
+from crossframe.weights import OPEN_CLIP
 from data_manifests.clips import SOURCES, clip_id, expand_refs, load_clip
 from data_manifests.fingerprints import fingerprint
 from methods import METHODS, method_config
@@ -19,7 +20,6 @@ from methods.backbone_config import (
 from methods.weight_files import Part, hash_file, identity_of_part, locate
 from metrics import METRICS
 from metrics.preprocessing import read_preprocessing
-from metrics.weights import OPEN_CLIP
 
 PUBLISHED_ENCODER = "openai/clip-vit-large-patch14"
 """CLIP of the published frame-consistency and text scores; looked up in the local hub cache."""
@@ -112,7 +112,7 @@ def _estimator(name: str) -> Any:
 
 def _flow(clip: Any, shared: Any, estimator: str) -> Any:
     from ablations.scoring_flow import estimated_flow
-    from metrics.flow import exact_flow
+    from crossframe.flow.fields import exact_flow
 
     if clip.truth is None:
         return estimated_flow(clip.frames, clip.sha256, _estimator(estimator), shared)

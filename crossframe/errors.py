@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,17 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
+
+
+class NotAvailable(UserError):
+    """What cannot be had here, with the reason and the remedy; never replaced by something else."""
+
+    def __init__(self, what: str, reason: str, fix: str = "") -> None:
+        super().__init__(Problem(what, reason, fix=fix))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        problem = self.problems[0]
+        return type(self), (problem.where, problem.what, problem.fix)
 
 
 class Diverged(UserError):

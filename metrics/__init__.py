@@ -5,7 +5,7 @@ Each target is a function `MetricInputs -> MetricValue`. `extra` holds:
 direction: higher, lower or target, with `target`. range: [lo, hi], None = unbounded. unit.
 definition: printed under tables. needs: of clip (an encoder), source, prompt, source_prompt, flow
     (of the source), estimator (flow is estimated even where the source's is known), fps, masks,
-    face, cost. networks: names of `metrics.weights.NETWORKS`, besides the encoder.
+    face, cost. networks: names of `crossframe.weights.NETWORKS`, besides the encoder.
 version: raised when values change. paper_names. torchmetric: the accumulating
     `torchmetrics.Metric` over the same function.
 """

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
-from crossframe.errors import Diverged, Problem, UserError
-from metrics.errors import MetricUnavailable
+from crossframe.errors import Diverged, NotAvailable, Problem, UserError
 
 if TYPE_CHECKING:
+    from crossframe.flow.estimators import FlowEstimator
+    from crossframe.flow.fields import FlowFields
     from metrics.encoders import ImageTextEncoder
-    from metrics.flow import FlowFields
-    from metrics.flow_estimators import FlowEstimator
 
 Made = TypeVar("Made")
 
@@ -146,8 +145,8 @@ def check_frames(name: str, frames: Tensor) -> None:
 
 
 def require_pairs(metric: str, count: int) -> None:
-    """Raise MetricUnavailable unless there are at least two frames."""
+    """Raise NotAvailable unless there are at least two frames."""
     if count < 2:
-        raise MetricUnavailable(
+        raise NotAvailable(
             metric, f"compares frames, but the clip has {count}", "use clip: {frames: 2} or more"
         )

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossframe.errors import NotAvailable
 from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue, mean_of
 from metrics.encoders import ImageTextEncoder
-from metrics.errors import MetricUnavailable
 from metrics.shared import image_features, require_encoder, require_prompt, text_features
 
 COSINE, X100, TGVE = "clip_text/cosine", "clip_text/x100", "clip_text/tgve"
@@ -49,26 +49,26 @@ def frame_hits(features: Tensor, target: Tensor, source: Tensor) -> Tensor:
 
 
 def cosine(inputs: MetricInputs) -> MetricValue:
-    """`clip_text/cosine`: one value per frame. Raises MetricUnavailable without a prompt."""
+    """`clip_text/cosine`: one value per frame. Raises NotAvailable without a prompt."""
     encoder, features, text = _embedded(COSINE, inputs)
     return mean_of(text_cosines(features, text), encoder=encoder.name)
 
 
 def x100(inputs: MetricInputs) -> MetricValue:
-    """`clip_text/x100`: one value per frame. Raises MetricUnavailable without a prompt."""
+    """`clip_text/x100`: one value per frame. Raises NotAvailable without a prompt."""
     encoder, features, text = _embedded(X100, inputs)
     return mean_of(percent_cosines(features, text), encoder=encoder.name)
 
 
 def tgve(inputs: MetricInputs) -> MetricValue:
-    """`clip_text/tgve`: one value per frame. Raises MetricUnavailable without a prompt."""
+    """`clip_text/tgve`: one value per frame. Raises NotAvailable without a prompt."""
     encoder, features, text = _embedded(TGVE, inputs)
     series = scaled_cosines(features, text, encoder.temperature)
     return mean_of(series, encoder=encoder.name, temperature=encoder.temperature)
 
 
 def clipscore(inputs: MetricInputs) -> MetricValue:
-    """`clip_text/clipscore_2.5`: one value per frame. MetricUnavailable without a prompt."""
+    """`clip_text/clipscore_2.5`: one value per frame. NotAvailable without a prompt."""
     encoder, features, text = _embedded(CLIPSCORE, inputs, PREFIX)
     return mean_of(clipscores(features, text), encoder=encoder.name)
 
@@ -76,12 +76,12 @@ def clipscore(inputs: MetricInputs) -> MetricValue:
 def accuracy(inputs: MetricInputs) -> MetricValue:
     """`clip_frame_acc/fatezero`: 0 or 1 per frame.
 
-    Raises MetricUnavailable without a prompt or without the prompt of the source.
+    Raises NotAvailable without a prompt or without the prompt of the source.
     """
     encoder, features, target = _embedded(ACCURACY, inputs)
     if not inputs.source_prompt.strip():
         fix = "give the clip a caption"
-        raise MetricUnavailable(ACCURACY, "nothing says what the source shows", fix)
+        raise NotAvailable(ACCURACY, "nothing says what the source shows", fix)
     source = text_features(ACCURACY, inputs, inputs.source_prompt)
     return mean_of(frame_hits(features, target, source), encoder=encoder.name)
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from crossframe.errors import NotAvailable
 from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue
-from metrics.errors import MetricUnavailable
 
 SECONDS, MEMORY = "cost/seconds_per_frame", "cost/peak_memory"
 GIBIBYTE = 2**30
 
 
 def seconds_per_frame(inputs: MetricInputs) -> MetricValue:
-    """`cost/seconds_per_frame`. MetricUnavailable when it was not recorded."""
+    """`cost/seconds_per_frame`. NotAvailable when it was not recorded."""
     return _recorded(SECONDS, inputs, "seconds_per_frame", 1)
 
 
 def peak_memory(inputs: MetricInputs) -> MetricValue:
-    """`cost/peak_memory`, GiB. MetricUnavailable when it was not recorded."""
+    """`cost/peak_memory`, GiB. NotAvailable when it was not recorded."""
     return _recorded(MEMORY, inputs, "peak_memory_bytes", GIBIBYTE)
 
 
 def _recorded(metric: str, inputs: MetricInputs, field: str, unit: int) -> MetricValue:
     if field not in inputs.cost:
-        raise MetricUnavailable(metric, "was not recorded when the frames were made")
+        raise NotAvailable(metric, "was not recorded when the frames were made")
     return MetricValue(inputs.cost[field] / unit, ())
 
 

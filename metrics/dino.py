@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import ViTModel
 
+from crossframe.weights import NETWORKS, label, locate
 from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
 from metrics.clip_frame import vbench_cosines
 from metrics.encoders import in_batches, load_network, prepare
 from metrics.preprocessing import DINO, Preprocessing
-from metrics.weights import NETWORKS, label, locate
 
 NAME = "dino_subject/vbench"
 
@@ -32,7 +32,7 @@ class DinoEncoder:
     def from_folder(cls, folder: Path) -> DinoEncoder:
         """Load from a `from_pretrained` folder.
 
-        Raises MetricUnavailable when it cannot be read, UserError when it leaves layers empty.
+        Raises NotAvailable when it cannot be read, UserError when it leaves layers empty.
         """
         fix = NETWORKS["dino"].command
         return cls(load_network(ViTModel, folder, fix, add_pooling_layer=False), label(folder))
@@ -52,7 +52,7 @@ class DinoEncoder:
 def subject(inputs: MetricInputs) -> MetricValue:
     """`dino_subject/vbench`: one value per frame after the first.
 
-    Raises MetricUnavailable for a single frame, or without DINO's weights.
+    Raises NotAvailable for a single frame, or without DINO's weights.
     """
     require_pairs(NAME, len(inputs.frames))
     encoder = inputs.resident.get("dino", lambda: DinoEncoder.from_folder(locate("dino")))

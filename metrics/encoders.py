@@ -18,10 +18,9 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
 from crossframe.checkpoints import require_readable
-from crossframe.errors import Problem, UserError
-from metrics.errors import MetricUnavailable
+from crossframe.errors import NotAvailable, Problem, UserError
+from crossframe.weights import OPEN_CLIP, label, repository
 from metrics.preprocessing import Preprocessing, read_preprocessing
-from metrics.weights import OPEN_CLIP, label, repository
 
 HOW_TO_GET_CLIP = (
     "download one, for instance `hf download openai/clip-vit-large-patch14 --local-dir DIR`, and "
@@ -50,7 +49,7 @@ def load_encoder(name: str, geometry: str = "own", device: str = "cpu") -> Image
     """Load an encoder: a folder, an id of the hub's local copies, or `open_clip:MODEL/PRETRAINED`.
 
     geometry: a name of `metrics.preprocessing.GEOMETRIES`. Never downloads. Raises
-    MetricUnavailable with the command to get what is absent, UserError for broken weights.
+    NotAvailable with the command to get what is absent, UserError for broken weights.
     """
     if name.startswith(OPEN_CLIP):
         from metrics.open_clip_encoder import OpenClipEncoder
@@ -59,7 +58,7 @@ def load_encoder(name: str, geometry: str = "own", device: str = "cpu") -> Image
     folder = repository(name)
     if folder is None:
         fix = f"hf download {name}" if name.count("/") == 1 else HOW_TO_GET_CLIP
-        raise MetricUnavailable("clip", f"no CLIP weights called {name} on this machine", fix)
+        raise NotAvailable("clip", f"no CLIP weights called {name} on this machine", fix)
     return CLIPEncoder.from_folder(folder, device, geometry)
 
 
@@ -108,12 +107,12 @@ class CLIPEncoder:
     ) -> CLIPEncoder:
         """Load from a `from_pretrained` folder; never downloads.
 
-        Raises MetricUnavailable when the folder, its weights or its preprocessing file is absent,
+        Raises NotAvailable when the folder, its weights or its preprocessing file is absent,
         UserError when the weights do not fill the model or cannot be read.
         """
         folder = Path(path)
         if not (folder / "config.json").is_file():
-            raise MetricUnavailable("clip", f"no CLIP weights in {folder}", HOW_TO_GET_CLIP)
+            raise NotAvailable("clip", f"no CLIP weights in {folder}", HOW_TO_GET_CLIP)
         preprocessing = read_preprocessing(folder, geometry)
         model = load_network(CLIPModel, folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -159,7 +158,7 @@ def projected(model: CLIPModel, features: Any) -> Tensor:
 def load_network(kind: Any, folder: Path, fix: str = HOW_TO_GET_CLIP, **options: Any) -> Any:
     """Load a transformers class from a folder, in float32; never downloads.
 
-    Raises MetricUnavailable when it cannot be read, UserError when it does not fill the network, is
+    Raises NotAvailable when it cannot be read, UserError when it does not fill the network, is
     cut short, or is a pickled file with more than plain tensors.
     """
     require_readable(folder, "encoder")
@@ -169,7 +168,7 @@ def load_network(kind: Any, folder: Path, fix: str = HOW_TO_GET_CLIP, **options:
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise MetricUnavailable("encoder", f"cannot load {folder}: {reason}", fix) from error
+        raise NotAvailable("encoder", f"cannot load {folder}: {reason}", fix) from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise UserError(Problem(str(folder), f"its weights lack {missing}", fix=fix))

@@ -10,9 +10,9 @@ import functools
 import torch
 from torch import Tensor
 
+from crossframe.errors import NotAvailable
 from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue, mean_of
-from metrics.errors import MetricUnavailable
 from metrics.shared import require_source
 
 CEILING = 100.0
@@ -49,10 +49,10 @@ def ssim_map(frames: Tensor, source: Tensor) -> Tensor:
 def ssim_series(frames: Tensor, source: Tensor, keep: Tensor | None = None) -> Tensor:
     """Mean SSIM of each frame: (f,) float64 in [-1, 1]. Arguments as of `psnr_series`.
 
-    Raises MetricUnavailable for pictures smaller than the window.
+    Raises NotAvailable for pictures smaller than the window.
     """
     if min(frames.shape[-2:]) < WINDOW:
-        raise MetricUnavailable("ssim", f"needs {WINDOW} pixels a side")
+        raise NotAvailable("ssim", f"needs {WINDOW} pixels a side")
     edge = WINDOW // 2
     inner = None if keep is None else keep[:, edge:-edge, edge:-edge]
     return _mean_over(ssim_map(frames, source), inner)
@@ -64,7 +64,7 @@ def psnr(inputs: MetricInputs) -> MetricValue:
 
 
 def psnr_background(inputs: MetricInputs) -> MetricValue:
-    """`psnr/background`: one value per frame. MetricUnavailable without masks."""
+    """`psnr/background`: one value per frame. NotAvailable without masks."""
     name = "psnr/background"
     return mean_of(psnr_series(inputs.frames, require_source(name, inputs), _outside(name, inputs)))
 
@@ -75,7 +75,7 @@ def ssim(inputs: MetricInputs) -> MetricValue:
 
 
 def ssim_background(inputs: MetricInputs) -> MetricValue:
-    """`ssim/background`: one value per frame. MetricUnavailable without masks."""
+    """`ssim/background`: one value per frame. NotAvailable without masks."""
     name = "ssim/background"
     return mean_of(ssim_series(inputs.frames, require_source(name, inputs), _outside(name, inputs)))
 
@@ -83,18 +83,18 @@ def ssim_background(inputs: MetricInputs) -> MetricValue:
 def _outside(metric: str, inputs: MetricInputs) -> Tensor:
     if inputs.masks is None:
         what = "needs masks of the edited objects, and the clip has none"
-        raise MetricUnavailable(metric, what, "use a rendered clip or a data set with masks")
+        raise NotAvailable(metric, what, "use a rendered clip or a data set with masks")
     return ~inputs.masks
 
 
 def _mean_over(values: Tensor, keep: Tensor | None) -> Tensor:
-    """(f, h, w) -> (f,); MetricUnavailable when a frame has nothing to keep."""
+    """(f, h, w) -> (f,); NotAvailable when a frame has nothing to keep."""
     if keep is None:
         return values.mean((1, 2))
     counts = keep.sum((1, 2))
     if not counts.all():
         frame = int(torch.nonzero(counts == 0)[0])
-        raise MetricUnavailable("psnr, ssim", f"the masks cover all of frame {frame}")
+        raise NotAvailable("psnr, ssim", f"the masks cover all of frame {frame}")
     return (values * keep).sum((1, 2)) / counts
 
 

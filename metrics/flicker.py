@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from crossframe.flow.fields import FlowFields
 from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
-from metrics.flow import FlowFields
 from metrics.shared import require_source, source_flow
 from metrics.warp import masked_mean, require_coverage, residual
 
@@ -32,7 +32,7 @@ def aligned_flicker(frames: Tensor, source: Tensor, flow: FlowFields) -> Tensor:
 
     frames, source: (f, 3, h, w) in [0, 1]. flow: of the source. Both videos are aligned along it;
     the mean absolute difference of their residuals is taken over valid pixels. Raises
-    MetricUnavailable where fewer than 30 % are valid.
+    NotAvailable where fewer than 30 % are valid.
     """
     require_coverage(flow, ALIGNED)
     difference = residual(frames, flow.forward) - residual(source, flow.forward)
@@ -40,12 +40,12 @@ def aligned_flicker(frames: Tensor, source: Tensor, flow: FlowFields) -> Tensor:
 
 
 def mae(inputs: MetricInputs) -> MetricValue:
-    """`flicker/mae`: one value per pair. Raises MetricUnavailable for a single frame."""
+    """`flicker/mae`: one value per pair. Raises NotAvailable for a single frame."""
     return mean_of(consecutive_mae(inputs.frames))
 
 
 def vbench(inputs: MetricInputs) -> MetricValue:
-    """`flicker/vbench`: one value per pair. Raises MetricUnavailable for a single frame."""
+    """`flicker/vbench`: one value per pair. Raises NotAvailable for a single frame."""
     require_pairs(VBENCH, len(inputs.frames))
     return mean_of(vbench_steadiness(inputs.frames))
 
@@ -53,7 +53,7 @@ def vbench(inputs: MetricInputs) -> MetricValue:
 def aligned_residual(inputs: MetricInputs) -> MetricValue:
     """`flicker/aligned_residual`: one value per pair.
 
-    Raises MetricUnavailable for a single frame, or where too few pixels can be compared.
+    Raises NotAvailable for a single frame, or where too few pixels can be compared.
     """
     require_pairs(ALIGNED, len(inputs.frames))
     source, flow = require_source(ALIGNED, inputs), source_flow(ALIGNED, inputs)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
+from crossframe.errors import NotAvailable
 from metrics.base import MetricInputs, MetricValue
-from metrics.errors import MetricUnavailable
 
 NAME = "fvd"
 LEAST_CLIPS = 1000
@@ -48,10 +48,10 @@ def frechet_distance(one: Tensor, two: Tensor) -> Tensor:
 def prepare_clip(frames: Tensor) -> Tensor:
     """(f, 3, h, w) in [0, 1] -> (1, 3, f, 224, 224) in [-1, 1], squashed bilinearly.
 
-    Raises MetricUnavailable for fewer than 10 frames.
+    Raises NotAvailable for fewer than 10 frames.
     """
     if len(frames) < LEAST_FRAMES:
-        raise MetricUnavailable(NAME, f"needs {LEAST_FRAMES} frames a clip, not {len(frames)}")
+        raise NotAvailable(NAME, f"needs {LEAST_FRAMES} frames a clip, not {len(frames)}")
     resized = F.interpolate(frames, (SIDE, SIDE), mode="bilinear", align_corners=False)
     return (resized * 2 - 1).transpose(0, 1)[None]
 
@@ -60,18 +60,18 @@ def load_detector(path: str | Path, **options: Any) -> Detector:
     """Load a TorchScript network from a file; `options` go to every call of it.
 
     The published I3D scripts want rescale=False, resize=False, return_features=True. Raises
-    MetricUnavailable when there is no such file.
+    NotAvailable when there is no such file.
     """
     if not Path(path).is_file():
-        raise MetricUnavailable(NAME, f"no feature network at {path}", HOW_TO_GET_I3D)
+        raise NotAvailable(NAME, f"no feature network at {path}", HOW_TO_GET_I3D)
     network = torch.jit.load(str(path), map_location="cpu").eval()
     return lambda clips: network(clips, **options)
 
 
 def fvd(inputs: MetricInputs) -> MetricValue:
-    """`fvd` has no value for one clip: always raises MetricUnavailable."""
+    """`fvd` has no value for one clip: always raises NotAvailable."""
     what = f"is a distance between two sets of {LEAST_CLIPS} clips or more, not a score of one clip"
-    raise MetricUnavailable(NAME, what, "use metrics.fvd.FrechetVideoDistance")
+    raise NotAvailable(NAME, what, "use metrics.fvd.FrechetVideoDistance")
 
 
 class FrechetVideoDistance(Metric):
@@ -99,16 +99,16 @@ class FrechetVideoDistance(Metric):
     def update(self, frames: Tensor, *, real: bool) -> None:
         """Add a clip (f, 3, h, w) in [0, 1] to the real or to the generated ones."""
         if self.detector is None:
-            raise MetricUnavailable(NAME, "needs a feature network", HOW_TO_GET_I3D)
+            raise NotAvailable(NAME, "needs a feature network", HOW_TO_GET_I3D)
         with torch.no_grad():
             (self.real if real else self.made).append(self.detector(prepare_clip(frames)))
 
     def compute(self) -> Tensor:
-        """Return the distance. Raises MetricUnavailable when a set is too small."""
+        """Return the distance. Raises NotAvailable when a set is too small."""
         made, real = (_stack(part) for part in (self.made, self.real))
         if min(len(made), len(real)) < self.least:
             what = f"needs {self.least} clips in each set, not {len(made)} and {len(real)}"
-            raise MetricUnavailable(NAME, what, "report the per-clip metrics instead")
+            raise NotAvailable(NAME, what, "report the per-clip metrics instead")
         return frechet_distance(made, real)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from metrics.flow_table import FLOWS
-from metrics.weights import networks_identity
+from crossframe.flow.table import FLOWS
+from crossframe.weights import networks_identity
 
 FLOW_NEEDS = {"flow", "estimator"}
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossframe.errors import NotAvailable
 from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
-from metrics.errors import MetricUnavailable
 from metrics.shared import require_source
 from metrics.trunks import Trunk, load_alexnet
 
@@ -48,7 +48,7 @@ class Lpips(nn.Module):
 
 
 def load_lpips() -> Lpips:
-    """LPIPS over AlexNet. Raises MetricUnavailable when AlexNet's weights are absent."""
+    """LPIPS over AlexNet. Raises NotAvailable when AlexNet's weights are absent."""
     trunk = load_alexnet()
     state = torch.load(linear_weights(), map_location="cpu", weights_only=True)
     return Lpips(trunk, [state[f"lin{i}.model.1.weight"].flatten() for i in range(5)])
@@ -58,7 +58,7 @@ def linear_weights() -> Path:
     """Return torchmetrics' copy of the authors' linear weights for AlexNet."""
     package = find_spec("torchmetrics")
     if package is None or package.origin is None:
-        raise MetricUnavailable("lpips", "needs torchmetrics", "pip install torchmetrics")
+        raise NotAvailable("lpips", "needs torchmetrics", "pip install torchmetrics")
     return Path(package.origin).parent / "functional" / "image" / "lpips_models" / "alex.pth"
 
 
@@ -101,7 +101,7 @@ def temporal(inputs: MetricInputs) -> MetricValue:
 
 def _network(metric: str, inputs: MetricInputs) -> Lpips:
     if min(inputs.frames.shape[-2:]) < SMALLEST_SIDE:
-        raise MetricUnavailable(metric, f"needs {SMALLEST_SIDE} pixels a side")
+        raise NotAvailable(metric, f"needs {SMALLEST_SIDE} pixels a side")
     return inputs.resident.get("lpips", load_lpips)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from crossframe.errors import NotAvailable
+from crossframe.flow.fields import to_levels
 from metrics.accumulate import ClipMean
 from metrics.aperture import contrast, observable, observable_length
 from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
-from metrics.errors import MetricUnavailable
-from metrics.flow import to_levels
 from metrics.shared import estimator, output_estimate, require_source, source_estimate
 
 NAME, EPE, DYNAMIC = "motion/ratio", "motion/epe", "motion/dynamic_degree"
@@ -24,11 +24,11 @@ def motion_ratio(output: Tensor, source: Tensor) -> Tensor:
     """Motion of the output and of the source, each (p,) pixels -> (p,) ratios whose mean is theirs.
 
     Every pair is divided by the source's mean, so that a pause of the source does no harm. Raises
-    MetricUnavailable when the source hardly moves.
+    NotAvailable when the source hardly moves.
     """
     reference = source.mean()
     if reference < STILL:
-        raise MetricUnavailable(
+        raise NotAvailable(
             NAME,
             f"the source moves {reference:.2g} pixels a frame, less than {STILL}",
             "choose frames with motion or a larger clip.stride",
@@ -93,10 +93,10 @@ def epe(inputs: MetricInputs) -> MetricValue:
 def dynamic_degree(inputs: MetricInputs) -> MetricValue:
     """`motion/dynamic_degree`: 0 or 1; the series is the fast motion of each sampled pair, pixels.
 
-    Raises MetricUnavailable when the frame rate is unknown or fewer than two frames are sampled.
+    Raises NotAvailable when the frame rate is unknown or fewer than two frames are sampled.
     """
     if not inputs.fps:
-        raise MetricUnavailable(DYNAMIC, "samples 8 frames a second, but the rate is not known")
+        raise NotAvailable(DYNAMIC, "samples 8 frames a second, but the rate is not known")
     step = sampling_step(inputs.fps)
     sampled = inputs.frames[::step]
     require_pairs(DYNAMIC, len(sampled))

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossframe.checkpoints import SAFETENSORS, require_plain_tensors, require_whole
-from crossframe.errors import Problem, UserError
+from crossframe.errors import NotAvailable, Problem, UserError
 from metrics.encoders import in_batches, prepare
-from metrics.errors import MetricUnavailable
 from metrics.preprocessing import Preprocessing, with_geometry
 
 
@@ -42,7 +41,7 @@ class OpenClipEncoder:
     def from_name(cls, name: str, geometry: str = "own", device: str = "cpu") -> OpenClipEncoder:
         """Load `MODEL/FILE`, an architecture and a local checkpoint; never downloads.
 
-        Raises MetricUnavailable without the package or the file, UserError for other names and for
+        Raises NotAvailable without the package or the file, UserError for other names and for
         a checkpoint with more than plain tensors.
         """
         architecture, _, file = name.partition("/")
@@ -50,14 +49,14 @@ class OpenClipEncoder:
             raise UserError(Problem("encoder", f"open_clip:{name}", "open_clip:MODEL/FILE"))
         if not Path(file).is_file():
             fix = f"hf download laion/... --include open_clip_model.safetensors, for {architecture}"
-            raise MetricUnavailable("clip", f"no open_clip weights in {file}", fix)
+            raise NotAvailable("clip", f"no open_clip weights in {file}", fix)
         check = require_whole if file.endswith(SAFETENSORS) else require_plain_tensors
         check(Path(file), "encoder")
         try:
             import open_clip
         except (ImportError, RuntimeError) as error:  # it needs a matching torchvision
             fix = "pip install 'crossframe[openclip]'"
-            raise MetricUnavailable("clip", f"needs open_clip: {error}", fix) from error
+            raise NotAvailable("clip", f"needs open_clip: {error}", fix) from error
         model = open_clip.create_model(architecture, pretrained=file)
         label = name if geometry == "own" else f"{name}, {geometry}"
         preprocessing = with_geometry(_preprocessing(model.visual), geometry)

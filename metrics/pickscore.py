@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from transformers import AutoTokenizer, CLIPModel
 
+from crossframe.weights import NETWORKS, label, locate
 from metrics.base import MetricInputs, MetricValue, mean_of
 from metrics.clip_text import scaled_cosines
 from metrics.encoders import CLIPEncoder, load_network
 from metrics.preprocessing import read_preprocessing
 from metrics.shared import require_prompt
-from metrics.weights import NETWORKS, label, locate
 
 NAME = "pickscore"
 
 
 def load_pickscore() -> CLIPEncoder:
-    """The model with the processor that goes with it; MetricUnavailable when one is absent."""
+    """The model with the processor that goes with it; NotAvailable when one is absent."""
     folder, processor = locate("pickscore"), locate("pickscore-processor")
     tokenizer = AutoTokenizer.from_pretrained(processor, local_files_only=True)
     preprocessing = read_preprocessing(processor)
@@ -28,7 +28,7 @@ def load_pickscore() -> CLIPEncoder:
 
 
 def pickscore(inputs: MetricInputs) -> MetricValue:
-    """`pickscore`: one value per frame. MetricUnavailable without a prompt or the weights."""
+    """`pickscore`: one value per frame. NotAvailable without a prompt or the weights."""
     prompt = require_prompt(NAME, inputs)
     encoder = inputs.resident.get("pickscore", load_pickscore)
     text = encoder.encode_text([prompt])[0]

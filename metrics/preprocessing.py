@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from crossframe.errors import Problem, UserError, did_you_mean
-from metrics.errors import MetricUnavailable
+from crossframe.errors import NotAvailable, Problem, UserError, did_you_mean
 
 Filter = Literal["bilinear", "bicubic"]
 # The numbers that Pillow, and so every preprocessing file, gives to its filters.
@@ -75,7 +74,7 @@ def with_geometry(preprocessing: Preprocessing, name: str) -> Preprocessing:
 def read_preprocessing(folder: Path, geometry: str = "own") -> Preprocessing:
     """Read what a transformers folder says and change it as `geometry` asks.
 
-    Raises MetricUnavailable when the folder has no preprocessing file, UserError for one that is
+    Raises NotAvailable when the folder has no preprocessing file, UserError for one that is
     not understood.
     """
     config = _processor_config(folder)
@@ -111,6 +110,6 @@ def _processor_config(folder: Path) -> Mapping[str, Any]:
     if combined.is_file():
         inner: Mapping[str, Any] = json.loads(combined.read_text(encoding="utf-8"))
         return inner.get("image_processor", {})
-    raise MetricUnavailable(
+    raise NotAvailable(
         "clip", f"no {alone.name} in {folder}", "it must state size, image_mean and image_std"
     )

@@ -18,7 +18,7 @@ class Preset:
     metrics: ids, in the order of its table. encoder: the CLIP that it uses, or "" when it uses
     none. geometry: how that encoder's input is prepared, a name of
     `metrics.preprocessing.GEOMETRIES`. flow: the estimator for footage, a name of
-    `metrics.flow_table.FLOWS`. source: where the choices are from. differs: what is not the same
+    `crossframe.flow.table.FLOWS`. source: where the choices are from. differs: what is not the same
     here.
     """
 

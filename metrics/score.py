@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from crossframe.errors import Diverged, UserError
+from crossframe.flow.fields import FlowFields
 from crossframe.registry import Registry
 from metrics import METRICS
 from metrics.base import MetricInputs, MetricValue, Unavailable
 from metrics.encoders import ImageTextEncoder
-from metrics.flow import FlowFields
 
 
 def measure(

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from crossframe.errors import NotAvailable
+from crossframe.flow.estimators import DisFlow, FlowEstimator, both_ways
+from crossframe.flow.fields import FlowFields, to_levels
 from metrics.base import MetricInputs
 from metrics.encoders import HOW_TO_GET_CLIP, ImageTextEncoder
-from metrics.errors import MetricUnavailable
-from metrics.flow import FlowFields, to_levels
-from metrics.flow_estimators import DisFlow, FlowEstimator, both_ways
 
 
 def require_source(metric: str, inputs: MetricInputs) -> Tensor:
-    """Return the source frames. Raises MetricUnavailable when there are none."""
+    """Return the source frames. Raises NotAvailable when there are none."""
     if inputs.source is None:
-        raise MetricUnavailable(metric, "compares with the source clip, and none is given")
+        raise NotAvailable(metric, "compares with the source clip, and none is given")
     return inputs.source
 
 
 def require_prompt(metric: str, inputs: MetricInputs) -> str:
-    """Return the prompt. Raises MetricUnavailable when there is none."""
+    """Return the prompt. Raises NotAvailable when there is none."""
     if not inputs.prompt.strip():
-        raise MetricUnavailable(metric, "the clip has no prompt", "give one under prompts:")
+        raise NotAvailable(metric, "the clip has no prompt", "give one under prompts:")
     return inputs.prompt
 
 
 def require_encoder(metric: str, inputs: MetricInputs) -> ImageTextEncoder:
-    """Return the encoder. Raises MetricUnavailable when there is none."""
+    """Return the encoder. Raises NotAvailable when there is none."""
     if inputs.encoder is None:
-        raise MetricUnavailable(metric, "needs a CLIP model, and none is given", HOW_TO_GET_CLIP)
+        raise NotAvailable(metric, "needs a CLIP model, and none is given", HOW_TO_GET_CLIP)
     return inputs.encoder
 
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossframe.errors import NotAvailable
 from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue, mean_of
-from metrics.errors import MetricUnavailable
 from metrics.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from metrics.shared import require_source
 from metrics.trunks import load_vgg16
@@ -35,10 +35,10 @@ def self_similarity_gap(features: Tensor, source: Tensor) -> Tensor:
 
 
 def spat_con(inputs: MetricInputs) -> MetricValue:
-    """`spat_con/fresco`: one value per frame. MetricUnavailable without VGG-16's weights."""
+    """`spat_con/fresco`: one value per frame. NotAvailable without VGG-16's weights."""
     source = require_source(NAME, inputs)
     if min(inputs.frames.shape[-2:]) < SMALLEST_SIDE:
-        raise MetricUnavailable(NAME, f"needs {SMALLEST_SIDE} pixels a side")
+        raise NotAvailable(NAME, f"needs {SMALLEST_SIDE} pixels a side")
     trunk = inputs.resident.get("vgg16", load_vgg16)
     features = (trunk(_normalised(video))[-1] for video in (inputs.frames, source))
     return mean_of(self_similarity_gap(*features))

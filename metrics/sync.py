@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from crossframe.errors import NotAvailable
 from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue, mean_of
-from metrics.errors import MetricUnavailable
 
 NAME = "sync/mouth_corr"
 LEAST_FRAMES = 5
@@ -32,28 +32,28 @@ def mouth_openness(frames: Tensor, mouth: Tensor) -> Tensor:
 def correlation_terms(opening: Tensor, envelope: Tensor) -> Tensor:
     """Products of two standardised series (f,), whose mean is Pearson's correlation.
 
-    All 0 when `opening` is constant: a still mouth follows nothing. Raises MetricUnavailable for
+    All 0 when `opening` is constant: a still mouth follows nothing. Raises NotAvailable for
     fewer than 5 frames or a constant envelope.
     """
     if len(opening) < LEAST_FRAMES:
-        raise MetricUnavailable(NAME, f"needs {LEAST_FRAMES} frames, not {len(opening)}")
+        raise NotAvailable(NAME, f"needs {LEAST_FRAMES} frames, not {len(opening)}")
     centred = [series.double() - series.double().mean() for series in (opening, envelope)]
     spreads = [series.square().mean().sqrt() for series in centred]
     if spreads[1] < STILL:
-        raise MetricUnavailable(NAME, "the voice is as loud in every frame")
+        raise NotAvailable(NAME, "the voice is as loud in every frame")
     if spreads[0] < STILL:
         return centred[0] * 0
     return centred[0] * centred[1] / (spreads[0] * spreads[1])
 
 
 def mouth_corr(inputs: MetricInputs) -> MetricValue:
-    """`sync/mouth_corr`: one term per frame. MetricUnavailable for clips that are no faces."""
+    """`sync/mouth_corr`: one term per frame. NotAvailable for clips that are no faces."""
     face = inputs.face
     if face is None:
         what = "needs the region of a mouth and the loudness of a voice, and the clip has none"
-        raise MetricUnavailable(NAME, what)
+        raise NotAvailable(NAME, what)
     if not face.mouth.flatten(1).any(1).all():
-        raise MetricUnavailable(NAME, "the region of the mouth is empty in some frame")
+        raise NotAvailable(NAME, "the region of the mouth is empty in some frame")
     return mean_of(correlation_terms(mouth_openness(inputs.frames, face.mouth), face.envelope))
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossframe.flow.fields import to_levels
 from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
-from metrics.flow import to_levels
 from metrics.shared import require_source
 
 NAME = "tof"
@@ -35,7 +35,7 @@ def flow_difference(output: Tensor, source: Tensor) -> Tensor:
 
 
 def tof(inputs: MetricInputs) -> MetricValue:
-    """`tof`: one value per pair, pixels. Raises MetricUnavailable for a single frame."""
+    """`tof`: one value per pair, pixels. Raises NotAvailable for a single frame."""
     require_pairs(NAME, len(inputs.frames))
     videos = inputs.frames, require_source(NAME, inputs)
     return mean_of(flow_difference(*(farneback(to_levels(video)) for video in videos)))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crossframe.checkpoints import require_plain_tensors
 from crossframe.errors import Problem, UserError
-from metrics.weights import locate
+from crossframe.weights import locate
 
 
 class Trunk(nn.Module):
@@ -75,12 +75,12 @@ def vgg16_to_relu4_3() -> Trunk:
 
 
 def load_alexnet() -> Trunk:
-    """AlexNet with ImageNet weights. Raises MetricUnavailable when they are absent."""
+    """AlexNet with ImageNet weights. Raises NotAvailable when they are absent."""
     return _filled(alexnet(), "alexnet")
 
 
 def load_vgg16() -> Trunk:
-    """VGG-16 up to relu4_3, ImageNet weights. MetricUnavailable when they are absent."""
+    """VGG-16 up to relu4_3, ImageNet weights. NotAvailable when they are absent."""
     return _filled(vgg16_to_relu4_3(), "vgg16")
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from crossframe.errors import NotAvailable
+from crossframe.flow.estimators import both_ways
+from crossframe.flow.fields import FlowFields, from_first, to_levels, visible_lai2018, warp_backward
 from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
-from metrics.errors import MetricUnavailable
-from metrics.flow import FlowFields, from_first, to_levels, visible_lai2018, warp_backward
-from metrics.flow_estimators import both_ways
 from metrics.shared import estimator
 from metrics.shared import source_flow as flow_of_source
 
@@ -54,7 +54,7 @@ def long_term_error(frames: Tensor, path: Tensor, mask: Tensor) -> Tensor:
 def source_flow(inputs: MetricInputs) -> MetricValue:
     """`warp/source_flow`: the warping error along the flow of the source, one value per pair.
 
-    Raises MetricUnavailable for a single frame, or where too few pixels can be compared.
+    Raises NotAvailable for a single frame, or where too few pixels can be compared.
     """
     require_pairs(NAME, len(inputs.frames))
     return _short_term(NAME, inputs.frames, flow_of_source(NAME, inputs))
@@ -63,7 +63,7 @@ def source_flow(inputs: MetricInputs) -> MetricValue:
 def output_flow(inputs: MetricInputs) -> MetricValue:
     """`warp/output_flow`: the warping error along the output's own flow, one value per pair.
 
-    Raises MetricUnavailable for a single frame, or where too few pixels can be compared.
+    Raises NotAvailable for a single frame, or where too few pixels can be compared.
     """
     require_pairs(OUTPUT, len(inputs.frames))
     used = estimator(inputs)
@@ -89,11 +89,11 @@ def long_term(inputs: MetricInputs) -> MetricValue:
     """`warp/long_term`: error against frame 0 along the source's flow, one value per frame t >= 2.
 
     Frames to which less than 30 % of the pixels can be followed are left out. Raises
-    MetricUnavailable when none is left.
+    NotAvailable when none is left.
     """
     if len(inputs.frames) < 3:
         count = len(inputs.frames)
-        raise MetricUnavailable(LONG, f"needs 3 frames, but the clip has {count}")
+        raise NotAvailable(LONG, f"needs 3 frames, but the clip has {count}")
     flow = flow_of_source(LONG, inputs)
     path, seen = from_first(flow)
     coverage = seen.double().mean((1, 2))
@@ -101,7 +101,7 @@ def long_term(inputs: MetricInputs) -> MetricValue:
     kept[0] = False  # the neighbour of frame 0 is short-term
     if not kept.any():
         what = f"only {coverage[1]:.0%} of the pixels of frame 0 can be followed to frame 2"
-        raise MetricUnavailable(LONG, what, "choose slower frames or a smaller clip.stride")
+        raise NotAvailable(LONG, what, "choose slower frames or a smaller clip.stride")
     errors = long_term_error(inputs.frames, path, seen)
     return mean_of(
         errors[kept],
@@ -115,7 +115,7 @@ def long_term(inputs: MetricInputs) -> MetricValue:
 def lai2018(inputs: MetricInputs) -> MetricValue:
     """`warp/lai2018`: error and masks of Lai et al. (2018) along the source's flow, per pair.
 
-    Raises MetricUnavailable for a single frame, or where too few pixels can be compared.
+    Raises NotAvailable for a single frame, or where too few pixels can be compared.
     """
     require_pairs(LAI, len(inputs.frames))
     flow = flow_of_source(LAI, inputs)
@@ -140,12 +140,12 @@ def unmasked_error(frames: Tensor, forward: Tensor) -> Tensor:
 
 
 def require_coverage(flow: FlowFields, metric: str = NAME) -> None:
-    """Raise MetricUnavailable when a pair has fewer than 30 % pixels that can be compared."""
+    """Raise NotAvailable when a pair has fewer than 30 % pixels that can be compared."""
     lowest, pair = flow.pair_coverage.min(0)
     if lowest < LEAST_COVERAGE:
         t = int(pair)
         whose = "" if metric == OUTPUT else "source "
-        raise MetricUnavailable(
+        raise NotAvailable(
             metric,
             f"only {lowest:.0%} of the pixels of {whose}frame {t} can be followed to frame {t + 1} "
             f"({LEAST_COVERAGE:.0%} are needed)",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_metrics_flow import golden
+from test_flow import golden
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -16,7 +16,7 @@ from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from crossframe.errors import Diverged, UserError
+from crossframe.errors import Diverged, NotAvailable, UserError
 from crossframe.files import write_json
 from metrics.base import MetricInputs, MetricValue, mean_of
 from metrics.clip_frame import (
@@ -46,7 +46,6 @@ from metrics.clip_text import (
     x100,
 )
 from metrics.encoders import CLIPEncoder, load_encoder, prepare, projected
-from metrics.errors import MetricUnavailable
 from metrics.preprocessing import read_preprocessing
 
 SIZE, WIDE, PROJECTED, TOKENS = 32, 24, 16, 6
@@ -250,7 +249,7 @@ def test_frame_accuracy_counts_frames_nearer_to_the_target_and_ties():
 
 def test_frame_accuracy_needs_the_source_prompt():
     inputs = MetricInputs(at_angles([0.0]), prompt="a", encoder=Angles())
-    with pytest.raises(MetricUnavailable, match="what the source shows"):
+    with pytest.raises(NotAvailable, match="what the source shows"):
         accuracy(inputs)
 
 
@@ -279,7 +278,7 @@ def test_a_constant_video_is_fully_consistent(encoder):
 @pytest.mark.parametrize("metric", [consecutive, all_pairs, first, vbench])
 def test_one_frame_has_no_consistency(metric):
     one = torch.rand(1, 3, 16, 16)
-    with pytest.raises(MetricUnavailable, match="clip has 1"):
+    with pytest.raises(NotAvailable, match="clip has 1"):
         metric(MetricInputs(one, one, encoder=Angles()))
 
 
@@ -290,9 +289,9 @@ def test_one_frame_has_a_text_score():
 
 def test_no_encoder_and_no_prompt_are_told_apart():
     frames = torch.rand(2, 3, 16, 16)
-    with pytest.raises(MetricUnavailable, match=r"needs a CLIP model.*hf download"):
+    with pytest.raises(NotAvailable, match=r"needs a CLIP model.*hf download"):
         cosine(MetricInputs(frames, frames, "a star"))
-    with pytest.raises(MetricUnavailable, match="no prompt"):
+    with pytest.raises(NotAvailable, match="no prompt"):
         cosine(MetricInputs(frames, frames, " ", encoder=Angles()))
 
 
@@ -356,13 +355,13 @@ def test_preprocessing_agrees_with_pillow(folder, height, width):
 
 
 def test_an_absent_encoder_says_what_to_do(tmp_path):
-    with pytest.raises(MetricUnavailable, match=r"no CLIP weights in .*hf download"):
+    with pytest.raises(NotAvailable, match=r"no CLIP weights in .*hf download"):
         CLIPEncoder.from_folder(tmp_path)
 
 
 def test_absent_preprocessing_is_not_guessed(tmp_path):
     tiny_model().save_pretrained(tmp_path)
-    with pytest.raises(MetricUnavailable, match="preprocessor_config"):
+    with pytest.raises(NotAvailable, match="preprocessor_config"):
         CLIPEncoder.from_folder(tmp_path)
 
 
@@ -420,7 +419,7 @@ def test_an_encoder_is_found_by_folder_and_named_with_its_geometry(folder):
 
 
 def test_an_encoder_that_is_not_here_comes_with_its_command():
-    with pytest.raises(MetricUnavailable, match="hf download nobody/nothing"):
+    with pytest.raises(NotAvailable, match="hf download nobody/nothing"):
         load_encoder("nobody/nothing")
 
 
@@ -457,7 +456,7 @@ def test_records_are_json():
 
 
 def test_unavailable_survives_pickling():
-    error = pickle.loads(pickle.dumps(MetricUnavailable("m", "reason", "remedy")))
+    error = pickle.loads(pickle.dumps(NotAvailable("m", "reason", "remedy")))
     assert str(error) == "m: reason. remedy"
 
 

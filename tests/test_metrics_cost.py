@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from crossframe.errors import NotAvailable
 from metrics.base import MetricInputs
 from metrics.cost import MeanCost, peak_memory, seconds_per_frame
-from metrics.errors import MetricUnavailable
 
 
 def test_costs_are_those_recorded():
@@ -15,7 +15,7 @@ def test_costs_are_those_recorded():
 
 @pytest.mark.parametrize("metric", [seconds_per_frame, peak_memory])
 def test_what_was_not_recorded_is_not_made_up(metric):
-    with pytest.raises(MetricUnavailable, match="not recorded"):
+    with pytest.raises(NotAvailable, match="not recorded"):
         metric(MetricInputs(torch.rand(1, 3, 8, 8)))
 
 

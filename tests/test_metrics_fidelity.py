@@ -6,8 +6,8 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from crossframe.errors import NotAvailable
 from metrics.base import MetricInputs
-from metrics.errors import MetricUnavailable
 from metrics.fidelity import (
     PeakSignalToNoise,
     StructuralSimilarity,
@@ -100,15 +100,15 @@ def test_a_copy_is_perfect_and_finite():
 
 def test_masks_are_needed_and_must_leave_something():
     frames, source = noisy(1)
-    with pytest.raises(MetricUnavailable, match="the clip has none"):
+    with pytest.raises(NotAvailable, match="the clip has none"):
         psnr_background(MetricInputs(frames, source))
     everything = torch.ones(1, 20, 27, dtype=torch.bool)
-    with pytest.raises(MetricUnavailable, match="cover all of frame 0"):
+    with pytest.raises(NotAvailable, match="cover all of frame 0"):
         ssim_background(MetricInputs(frames, source, masks=everything))
 
 
 def test_small_pictures_have_no_ssim():
-    with pytest.raises(MetricUnavailable, match="11 pixels"):
+    with pytest.raises(NotAvailable, match="11 pixels"):
         ssim(MetricInputs(torch.rand(1, 3, 10, 30), torch.rand(1, 3, 10, 30)))
 
 

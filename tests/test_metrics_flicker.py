@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from test_metrics_flow import golden, rolling
+from test_flow import golden, rolling
 from test_metrics_warp import inputs, to_tensor, true_flow
 
+from crossframe.errors import NotAvailable
 from metrics.base import MetricInputs
-from metrics.errors import MetricUnavailable
 from metrics.flicker import (
     AlignedFlicker,
     ConsecutiveDifference,
@@ -62,13 +62,13 @@ def test_motion_counts_only_where_nothing_is_aligned():
 
 @pytest.mark.parametrize("metric", [mae, vbench, aligned_residual])
 def test_one_frame_does_not_flicker(metric):
-    with pytest.raises(MetricUnavailable, match="has 1"):
+    with pytest.raises(NotAvailable, match="has 1"):
         metric(inputs(torch.rand(1, 3, 16, 16)))
 
 
 def test_too_few_comparable_pixels_are_refused():
     hidden = np.ones((1, 16, 16), bool)
-    with pytest.raises(MetricUnavailable, match="flicker/aligned_residual: only 0%"):
+    with pytest.raises(NotAvailable, match="flicker/aligned_residual: only 0%"):
         aligned_residual(inputs(torch.rand(2, 3, 16, 16), flow=true_flow(1, 16, 0, 0, hidden)))
 
 

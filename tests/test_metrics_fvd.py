@@ -3,8 +3,8 @@ import pytest
 import scipy.linalg
 import torch
 
+from crossframe.errors import NotAvailable
 from metrics.base import MetricInputs
-from metrics.errors import MetricUnavailable
 from metrics.fvd import FrechetVideoDistance, frechet_distance, fvd, load_detector, prepare_clip
 
 
@@ -54,7 +54,7 @@ def test_clips_are_squashed_and_scaled():
     assert clip.shape == (1, 3, 10, 224, 224)
     assert (clip[0, 0] - 1).abs().max() < 1e-6
     assert (clip[0, 1] + 1).abs().max() < 1e-6
-    with pytest.raises(MetricUnavailable, match="10 frames"):
+    with pytest.raises(NotAvailable, match="10 frames"):
         prepare_clip(frames[:9])
 
 
@@ -71,14 +71,14 @@ def test_small_sets_are_refused():
     # Features are 2 x - 1, so the shift of each of three channels is .5.
     assert metric.compute().item() == pytest.approx(0.75, rel=1e-4)
     for refused in (FrechetVideoDistance(brightness), FrechetVideoDistance(brightness, least=1)):
-        with pytest.raises(MetricUnavailable, match="clips in each set, not 0 and 0"):
+        with pytest.raises(NotAvailable, match="clips in each set, not 0 and 0"):
             refused.compute()
 
 
 def test_one_clip_has_no_fvd():
-    with pytest.raises(MetricUnavailable, match="two sets of 1000 clips"):
+    with pytest.raises(NotAvailable, match="two sets of 1000 clips"):
         fvd(MetricInputs(torch.rand(2, 3, 8, 8)))
-    with pytest.raises(MetricUnavailable, match="feature network"):
+    with pytest.raises(NotAvailable, match="feature network"):
         FrechetVideoDistance().update(torch.rand(10, 3, 8, 8), real=True)
 
 
@@ -87,5 +87,5 @@ def test_a_detector_is_loaded_from_a_file(tmp_path):
     torch.jit.trace(brightness, torch.rand(1, 3, 2, 4, 4)).save(str(path))
     clip = torch.rand(2, 3, 2, 4, 4)
     assert torch.allclose(load_detector(path)(clip), brightness(clip))
-    with pytest.raises(MetricUnavailable, match="no feature network"):
+    with pytest.raises(NotAvailable, match="no feature network"):
         load_detector(tmp_path / "absent.pt")

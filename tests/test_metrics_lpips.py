@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from crossframe.errors import NotAvailable
 from metrics.base import MetricInputs
-from metrics.errors import MetricUnavailable
 from metrics.lpips import (
     ConsecutiveLpips,
     Lpips,
@@ -92,9 +92,9 @@ def test_a_frozen_video_has_no_distance(distance):
 def test_absent_weights_come_with_their_command(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     frames = torch.rand(2, 3, 40, 40)
-    with pytest.raises(MetricUnavailable, match=r"alexnet-owt-7be5be79.*curl -L"):
+    with pytest.raises(NotAvailable, match=r"alexnet-owt-7be5be79.*curl -L"):
         consecutive(MetricInputs(frames))
-    with pytest.raises(MetricUnavailable, match="32 pixels"):
+    with pytest.raises(NotAvailable, match="32 pixels"):
         to_source(MetricInputs(frames[..., :20], frames[..., :20]))
 
 

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from test_metrics_flow import constant_flow, golden, rolling, textured
+from test_flow import constant_flow, golden, rolling, textured
 from test_metrics_warp import inputs, to_tensor, true_flow
 
+from crossframe.errors import NotAvailable
+from crossframe.flow.fields import dis_flow
 from metrics.aperture import contrast, observable, observable_length
 from metrics.base import MetricInputs
-from metrics.errors import MetricUnavailable
-from metrics.flow import dis_flow
 from metrics.motion import (
     DynamicDegree,
     EndPointError,
@@ -45,7 +45,7 @@ def test_the_source_has_ratio_one_and_the_frozen_frame_zero():
 
 def test_a_still_source_has_no_ratio():
     still = to_tensor(rolling(1, 0, 0)).expand(3, -1, -1, -1)
-    with pytest.raises(MetricUnavailable, match="source moves"):
+    with pytest.raises(NotAvailable, match="source moves"):
         ratio(inputs(still))
 
 
@@ -136,13 +136,13 @@ def test_dynamic_degree_samples_the_clip():
 
 @pytest.mark.parametrize(("fps", "message"), [(None, "rate is not known"), (80.0, "has 1")])
 def test_dynamic_degree_needs_a_rate_and_two_sampled_frames(fps, message):
-    with pytest.raises(MetricUnavailable, match=message):
+    with pytest.raises(NotAvailable, match=message):
         dynamic_degree(MetricInputs(torch.rand(5, 3, 32, 32), fps=fps))
 
 
 @pytest.mark.parametrize("metric", [ratio, epe])
 def test_one_frame_cannot_be_compared(metric):
-    with pytest.raises(MetricUnavailable, match="has 1"):
+    with pytest.raises(NotAvailable, match="has 1"):
         metric(inputs(torch.rand(1, 3, 16, 16)))
 
 

@@ -9,12 +9,11 @@ import torch
 from test_metrics_clip import PREPROCESSING, tiny_model, tiny_tokenizer
 from transformers import ViTConfig, ViTModel
 
-from crossframe.errors import UserError
+from crossframe.errors import NotAvailable, UserError
 from crossframe.files import write_json
 from metrics.base import MetricInputs
 from metrics.dino import DinoEncoder, subject
 from metrics.encoders import load_encoder, prepare
-from metrics.errors import MetricUnavailable
 from metrics.pickscore import pickscore
 from metrics.preprocessing import Preprocessing
 
@@ -71,11 +70,11 @@ def test_subject_consistency_uses_the_resident_network():
 
 def test_networks_that_are_not_here_come_with_their_commands():
     frames = torch.rand(2, 3, 32, 32)
-    with pytest.raises(MetricUnavailable, match="hf download facebook/dino-vitb16"):
+    with pytest.raises(NotAvailable, match="hf download facebook/dino-vitb16"):
         subject(MetricInputs(frames))
-    with pytest.raises(MetricUnavailable, match="hf download yuvalkirstain/PickScore_v1"):
+    with pytest.raises(NotAvailable, match="hf download yuvalkirstain/PickScore_v1"):
         pickscore(MetricInputs(frames, prompt="a"))
-    with pytest.raises(MetricUnavailable, match="no prompt"):
+    with pytest.raises(NotAvailable, match="no prompt"):
         pickscore(MetricInputs(frames))
 
 
@@ -134,7 +133,7 @@ def test_open_clip_stands_behind_the_same_interface(open_clip, tmp_path):
 def test_open_clip_is_not_guessed(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="open_clip:MODEL/FILE"):
         load_encoder("open_clip:ViT-B-32")
-    with pytest.raises(MetricUnavailable, match="no open_clip weights"):
+    with pytest.raises(NotAvailable, match="no open_clip weights"):
         load_encoder(f"open_clip:ViT-B-32/{tmp_path}/absent")
     file = tmp_path / "weights.bin"
     torch.save({"epoch": 3, "state_dict": {}}, file)
@@ -142,5 +141,5 @@ def test_open_clip_is_not_guessed(monkeypatch, tmp_path):
         load_encoder(f"open_clip:ViT-B-32/{file}")
     torch.save({"visual.weight": torch.zeros(1)}, file)
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(MetricUnavailable, match="needs open_clip"):
+    with pytest.raises(NotAvailable, match="needs open_clip"):
         load_encoder(f"open_clip:ViT-B-32/{file}")

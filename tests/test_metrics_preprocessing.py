@@ -4,10 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossframe.errors import UserError
+from crossframe.errors import NotAvailable, UserError
 from crossframe.files import write_json
 from metrics.encoders import prepare
-from metrics.errors import MetricUnavailable
 from metrics.preprocessing import DINO, GEOMETRIES, Preprocessing, read_preprocessing, with_geometry
 
 PLAIN = Preprocessing(8, (8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -54,7 +53,7 @@ def test_what_is_not_understood_is_an_error(tmp_path, change):
 
 
 def test_absent_preprocessing_is_not_guessed(tmp_path):
-    with pytest.raises(MetricUnavailable, match="preprocessor_config"):
+    with pytest.raises(NotAvailable, match="preprocessor_config"):
         read_preprocessing(tmp_path)
 
 

@@ -1,8 +1,8 @@
 import pytest
 
 from crossframe.errors import UserError
+from crossframe.flow.table import FLOWS
 from metrics import METRICS
-from metrics.flow_table import FLOWS
 from metrics.preprocessing import GEOMETRIES
 from metrics.presets import PRESETS, preset
 

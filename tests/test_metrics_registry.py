@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from torchmetrics import Metric
 
+from crossframe.weights import NETWORKS
 from metrics import METRICS
-from metrics.weights import NETWORKS
 
 NEEDS = {
     *("clip", "source", "prompt", "source_prompt", "flow", "estimator"),

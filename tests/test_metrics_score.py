@@ -2,12 +2,11 @@ import pytest
 import torch
 from test_metrics_clip import Angles, at_angles
 
-from crossframe.errors import Diverged, Problem, UserError
+from crossframe.errors import Diverged, NotAvailable, Problem, UserError
+from crossframe.flow.fields import dis_flow, to_levels
 from crossframe.registry import Entry, Registry
 from metrics.base import MetricInputs, MetricValue, Unavailable
 from metrics.encoders import CLIPEncoder
-from metrics.errors import MetricUnavailable
-from metrics.flow import dis_flow, to_levels
 from metrics.score import measure, measure_all
 
 
@@ -64,7 +63,7 @@ def broken(inputs):
 
 
 def absent(inputs):
-    raise MetricUnavailable("x", "is absent")
+    raise NotAvailable("x", "is absent")
 
 
 def infinite(inputs):

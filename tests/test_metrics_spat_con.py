@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from crossframe.errors import NotAvailable
 from metrics.base import MetricInputs
-from metrics.errors import MetricUnavailable
 from metrics.spat_con import SelfSimilarityGap, self_similarity_gap, spat_con
 from metrics.trunks import vgg16_to_relu4_3
 
@@ -54,7 +54,7 @@ def test_the_metric_compares_features_of_frames():
 def test_absent_weights_come_with_their_command(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     frames = torch.rand(1, 3, 32, 32)
-    with pytest.raises(MetricUnavailable, match=r"vgg16-397923af.pth.*curl -L"):
+    with pytest.raises(NotAvailable, match=r"vgg16-397923af.pth.*curl -L"):
         spat_con(MetricInputs(frames, frames))
-    with pytest.raises(MetricUnavailable, match="none is given"):
+    with pytest.raises(NotAvailable, match="none is given"):
         spat_con(MetricInputs(frames))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from crossframe.errors import NotAvailable
 from metrics.base import Face, MetricInputs
-from metrics.errors import MetricUnavailable
 from metrics.sync import MouthCorrelation, correlation_terms, mouth_corr, mouth_openness
 
 ENVELOPE = torch.tensor([0.0, 0.5, 1.0, 0.4, 0.1, 0.8, 0.3, 0.9])
@@ -62,12 +62,12 @@ def test_the_terms_average_to_the_correlation_whatever_scale_and_offset():
     ],
 )
 def test_clips_without_a_face_or_a_voice_have_no_value(face, message):
-    with pytest.raises(MetricUnavailable, match=message):
+    with pytest.raises(NotAvailable, match=message):
         mouth_corr(MetricInputs(talking(ENVELOPE)[0], face=face))
 
 
 def test_few_frames_have_no_correlation():
-    with pytest.raises(MetricUnavailable, match="needs 5 frames"):
+    with pytest.raises(NotAvailable, match="needs 5 frames"):
         correlation_terms(torch.rand(4), torch.rand(4))
 
 

@@ -2,10 +2,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_metrics_flow import rolling
+from test_flow import rolling
 from test_metrics_warp import inputs, to_tensor
 
-from metrics.errors import MetricUnavailable
+from crossframe.errors import NotAvailable
 from metrics.tof import TemporalFlowDifference, farneback, flow_difference, tof
 
 
@@ -36,5 +36,5 @@ def test_lengths_of_differences_are_averaged():
 
 
 def test_one_frame_does_not_move():
-    with pytest.raises(MetricUnavailable, match="has 1"):
+    with pytest.raises(NotAvailable, match="has 1"):
         tof(inputs(torch.rand(1, 3, 16, 16)))

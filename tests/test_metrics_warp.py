@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from test_metrics_flow import golden, rolling
+from test_flow import golden, rolling
 
+from crossframe.errors import NotAvailable
+from crossframe.flow.fields import exact_flow
 from metrics.base import MetricInputs
-from metrics.errors import MetricUnavailable
-from metrics.flow import exact_flow
 from metrics.warp import (
     AlignedPixelError,
     LaiWarpError,
@@ -104,7 +104,7 @@ def test_too_few_comparable_pixels_are_refused_with_the_pair():
     frames = torch.rand(4, 3, 16, 16)
     hidden = np.zeros((3, 16, 16), bool)
     hidden[1, :12] = True
-    with pytest.raises(MetricUnavailable, match=r"only 25% .* source frame 1 .* to frame 2"):
+    with pytest.raises(NotAvailable, match=r"only 25% .* source frame 1 .* to frame 2"):
         source_flow(inputs(frames, flow=true_flow(3, 16, 0, 0, hidden)))
 
 
@@ -118,7 +118,7 @@ def test_warp_error_estimates_a_flow_that_is_not_given():
 
 @pytest.mark.parametrize("metric", [source_flow, output_flow, long_term, lai2018, pixel_mse])
 def test_one_frame_cannot_be_compared(metric):
-    with pytest.raises(MetricUnavailable, match=r"has 1|needs 3"):
+    with pytest.raises(NotAvailable, match=r"has 1|needs 3"):
         metric(inputs(torch.rand(1, 3, 16, 16)))
 
 
@@ -140,7 +140,7 @@ def test_accumulators_average_clips():
 
 def test_accumulator_refuses_what_the_metric_refuses():
     hidden = np.ones((1, 16, 16), bool)
-    with pytest.raises(MetricUnavailable):
+    with pytest.raises(NotAvailable):
         SourceFlowWarpError().update(torch.rand(2, 3, 16, 16), true_flow(1, 16, 0, 0, hidden))
 
 
@@ -208,7 +208,7 @@ def test_long_term_follows_a_translation_and_leaves_out_what_is_gone():
     # The shift is 24, 36, 48, 60 of 64 pixels at frames 2..5.
     assert value.detail["frames"] == [2, 3]
     assert value.detail["coverage_min"] == pytest.approx(28 / 64)
-    with pytest.raises(MetricUnavailable, match="followed to frame 2"):
+    with pytest.raises(NotAvailable, match="followed to frame 2"):
         long_term(inputs(frames, flow=true_flow(5, 64, 25, 0)))
 
 
@@ -226,5 +226,5 @@ def test_accumulators_of_the_other_errors():
 
 
 def test_without_a_source_there_is_no_source_flow():
-    with pytest.raises(MetricUnavailable, match="none is given"):
+    with pytest.raises(NotAvailable, match="none is given"):
         source_flow(MetricInputs(torch.rand(2, 3, 16, 16)))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from crossframe.files import read_json
+from crossframe.flow.fields import exact_flow
 from crossframe.keys import file_sha256
 from data_manifests.clips import ClipRequest, load_clip
 from methods.backbone_config import parse_backbone
@@ -13,7 +14,6 @@ from methods.conditions import control_map
 from methods.controlvideo.config import ControlVideoConfig
 from methods.controlvideo.sampler import sample
 from metrics.base import MetricInputs
-from metrics.flow import exact_flow
 from metrics.warp import source_flow
 from miniature.check import check_vae
 from miniature.export import ABOUT, WEIGHTS

@@ -10,7 +10,7 @@ from ablations.scoring import _memo
 from ablations.scoring_flow import LateEstimator, estimated_flow
 from ablations.stages import StageCache
 from crossframe.errors import UserError
-from metrics.flow import dis_flow
+from crossframe.flow.fields import dis_flow
 
 
 @pytest.fixture

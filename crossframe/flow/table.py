@@ -1,6 +1,6 @@
 """Estimators of optical flow by name. Torch-free.
 
-`extra` holds `networks` (names of `metrics.weights.NETWORKS`, which enter the keys of scores),
+`extra` holds `networks` (names of `crossframe.weights.NETWORKS`, which enter the keys of scores),
 `check`, the forward-backward check that goes with the estimator, and `version`.
 """
 
@@ -12,12 +12,12 @@ FLOWS = Registry(
     "flow estimator",
     {
         "dis": Entry(
-            "metrics.flow_estimators:DisFlow",
+            "crossframe.flow.estimators:DisFlow",
             "OpenCV's DIS, medium preset, on grey frames; needs no weights",
             {"networks": (), "check": "sundaram", "version": 1},
         ),
         "raft": Entry(
-            "metrics.flow_estimators:RaftFlow",
+            "crossframe.flow.estimators:RaftFlow",
             "RAFT (large, torchvision's C_T_V2 weights), 20 steps",
             {
                 "networks": ("raft",),
@@ -27,7 +27,7 @@ FLOWS = Registry(
             },
         ),
         "gmflow": Entry(
-            "metrics.flow_estimators:GmFlow",
+            "crossframe.flow.estimators:GmFlow",
             "GMFlow through ptlflow, from a local checkpoint",
             {
                 "networks": ("gmflow",),

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metrics.errors import MetricUnavailable
+from crossframe.errors import NotAvailable
 
 SMALLEST_SIDE = 16  # pixels; OpenCV's DIS refuses pictures much below this
 
@@ -174,7 +174,7 @@ def checked_flow(
 def dis_flow(frames: np.ndarray) -> FlowFields:
     """Estimate the flow of (f, h, w, 3) uint8 RGB with OpenCV's DIS, in both directions.
 
-    Raises MetricUnavailable when the frames are too few or too small.
+    Raises NotAvailable when the frames are too few or too small.
     """
     return checked_flow(dis_forward(frames), dis_forward(frames[::-1]).flip(0), "dis")
 
@@ -182,12 +182,12 @@ def dis_flow(frames: np.ndarray) -> FlowFields:
 def dis_forward(frames: np.ndarray) -> Tensor:
     """Flow (p, 2, h, w) from each of (f, h, w, 3) uint8 RGB to the next; DIS, medium preset, grey.
 
-    Raises MetricUnavailable when the frames are too few or too small.
+    Raises NotAvailable when the frames are too few or too small.
     """
     count, height, width, _ = frames.shape
     if count < 2 or min(height, width) < SMALLEST_SIDE:
         needs = f"needs 2 frames or more of {SMALLEST_SIDE} pixels or more a side"
-        raise MetricUnavailable("optical flow", f"{needs}, not {count} of {width}x{height}")
+        raise NotAvailable("optical flow", f"{needs}, not {count} of {width}x{height}")
     grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
     dis = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM)
     flows = [dis.calc(one, two, None) for one, two in pairwise(grey)]

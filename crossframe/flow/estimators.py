@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossframe.checkpoints import require_no_code, require_plain_tensors
-from metrics.errors import MetricUnavailable
-from metrics.flow import FlowFields, checked_flow, dis_forward
-from metrics.flow_table import FLOWS
-from metrics.weights import locate
+from crossframe.errors import NotAvailable
+from crossframe.flow.fields import FlowFields, checked_flow, dis_forward
+from crossframe.flow.table import FLOWS
+from crossframe.weights import locate
 
 PairNetwork = Callable[[Tensor, Tensor], Tensor]
 """Maps two batches of frames, each (n, 3, h, w) in [0, 1], to the flow (n, 2, h, w) between."""
@@ -36,7 +36,7 @@ class FlowEstimator(Protocol):
 def load_estimator(name: str) -> FlowEstimator:
     """Return the estimator called `name` in `FLOWS`.
 
-    Raises UserError for other names, MetricUnavailable when its package or weights are absent.
+    Raises UserError for other names, NotAvailable when its package or weights are absent.
     """
     made: FlowEstimator = FLOWS.load(name)()
     return made
@@ -55,7 +55,7 @@ class DisFlow:
     name, check = "dis", "sundaram"
 
     def forward(self, frames: np.ndarray) -> Tensor:
-        """(f, h, w, 3) uint8 RGB -> (p, 2, h, w) float32. MetricUnavailable for tiny frames."""
+        """(f, h, w, 3) uint8 RGB -> (p, 2, h, w) float32. NotAvailable for tiny frames."""
         return dis_forward(frames)
 
 
@@ -71,7 +71,7 @@ class NetworkFlow:
     def forward(self, frames: np.ndarray) -> Tensor:
         """(f, h, w, 3) uint8 RGB -> (p, 2, h, w) float32; the border is repeated as padding."""
         if len(frames) < 2:
-            raise MetricUnavailable("optical flow", f"needs 2 frames or more, not {len(frames)}")
+            raise NotAvailable("optical flow", f"needs 2 frames or more, not {len(frames)}")
         height, width = frames.shape[1:3]
         pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
         bottom, right = -height % self.multiple, -width % self.multiple
@@ -88,7 +88,7 @@ class RaftFlow(NetworkFlow):
     name, check, multiple = "raft", "sundaram", 8
 
     def __init__(self, network: PairNetwork | None = None) -> None:
-        """Load the weights unless a network is given. Raises MetricUnavailable without them."""
+        """Load the weights unless a network is given. Raises NotAvailable without them."""
         super().__init__(network or _raft())
 
 
@@ -98,7 +98,7 @@ class GmFlow(NetworkFlow):
     name, check, multiple = "gmflow", "gmflow", 16
 
     def __init__(self, network: PairNetwork | None = None) -> None:
-        """Load the weights unless a network is given. Raises MetricUnavailable without them."""
+        """Load the weights unless a network is given. Raises NotAvailable without them."""
         super().__init__(network or _gmflow())
 
 
@@ -108,7 +108,7 @@ def _raft() -> PairNetwork:
         from torchvision.models.optical_flow import raft_large
     except (ImportError, RuntimeError) as error:  # a torchvision built for another torch
         fix = "install the torchvision that matches your torch"
-        raise MetricUnavailable("raft", f"needs torchvision: {error}", fix) from error
+        raise NotAvailable("raft", f"needs torchvision: {error}", fix) from error
     require_plain_tensors(path, "raft")
     network = raft_large()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -122,7 +122,7 @@ def _gmflow() -> PairNetwork:
         import ptlflow
     except ImportError as error:
         fix = "pip install 'crossframe[ptlflow]', best in an environment of its own"
-        raise MetricUnavailable("gmflow", f"needs ptlflow: {error}", fix) from error
+        raise NotAvailable("gmflow", f"needs ptlflow: {error}", fix) from error
     require_no_code(path, "gmflow")
     network: Any = ptlflow.get_model("gmflow", ckpt_path=str(path))
     network.eval().requires_grad_(False)

@@ -1,6 +1,6 @@
-"""Networks that metrics fetch from outside, where they lie on this machine, and how to get them.
+"""Pretrained networks fetched from outside, where they lie on this machine, and how to get them.
 
-Nothing here downloads; a network that is absent makes its metrics unavailable. Torch-free.
+Nothing here downloads; without a network, what needs it is unavailable. Torch-free.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossframe.errors import Problem, UserError
-from metrics.errors import MetricUnavailable
+from crossframe.errors import NotAvailable, Problem, UserError
 
 TORCH_FILES = "https://download.pytorch.org/models/"
 OPEN_CLIP = "open_clip:"
@@ -68,13 +67,13 @@ def checkpoints() -> Path:
 def locate(name: str) -> Path:
     """Return the local file or folder of `NETWORKS[name]`.
 
-    Raises MetricUnavailable with the command to get it when it is absent, UserError when a file is
+    Raises NotAvailable with the command to get it when it is absent, UserError when a file is
     not the one that its name promises.
     """
     network = NETWORKS[name]
     found = _file(network.id) if network.is_file else repository(network.id)
     if found is None:
-        raise MetricUnavailable(network.id, "its weights are not on this machine", network.command)
+        raise NotAvailable(network.id, "its weights are not on this machine", network.command)
     return found
 
 

@@ -3,9 +3,8 @@ import json
 
 import pytest
 
-from crossframe.errors import UserError
-from metrics.errors import MetricUnavailable
-from metrics.weights import NETWORKS, Network, label, locate, networks_identity, repository
+from crossframe.errors import NotAvailable, UserError
+from crossframe.weights import NETWORKS, Network, label, locate, networks_identity, repository
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +15,7 @@ def nothing_here(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_absent_network_comes_with_the_way_to_get_it(name):
-    with pytest.raises(MetricUnavailable, match=r"curl -L|hf download|take it from") as caught:
+    with pytest.raises(NotAvailable, match=r"curl -L|hf download|take it from") as caught:
         locate(name)
     assert NETWORKS[name].id in str(caught.value)
     json.dumps(networks_identity([name]))

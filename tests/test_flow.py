@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from crossframe.errors import UserError
-from metrics.flow import (
+from crossframe.flow.fields import (
     consistent,
     consistent_linear,
     dis_flow,

@@ -4,14 +4,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from test_metrics_flow import constant_flow, rolling
+from test_flow import constant_flow, rolling
 from test_metrics_warp import to_tensor
 
-from crossframe.errors import UserError
-from metrics.base import MetricInputs
-from metrics.errors import MetricUnavailable
-from metrics.flow import dis_flow
-from metrics.flow_estimators import (
+from crossframe.errors import NotAvailable, UserError
+from crossframe.flow.estimators import (
     DisFlow,
     GmFlow,
     NetworkFlow,
@@ -19,7 +16,9 @@ from metrics.flow_estimators import (
     both_ways,
     load_estimator,
 )
-from metrics.flow_table import FLOWS
+from crossframe.flow.fields import dis_flow
+from crossframe.flow.table import FLOWS
+from metrics.base import MetricInputs
 from metrics.motion import ratio
 from metrics.warp import output_flow, source_flow
 
@@ -54,7 +53,7 @@ def test_other_names_are_errors():
 @pytest.mark.parametrize("name", ["raft", "gmflow"])
 def test_absent_weights_are_told(name, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(MetricUnavailable, match=r"\.pth: its weights are not on this machine"):
+    with pytest.raises(NotAvailable, match=r"\.pth: its weights are not on this machine"):
         load_estimator(name)
 
 
@@ -68,7 +67,7 @@ def test_networks_see_padded_pairs_and_the_padding_is_cut_off(made, multiple):
 
 
 def test_networks_need_two_frames():
-    with pytest.raises(MetricUnavailable, match="2 frames"):
+    with pytest.raises(NotAvailable, match="2 frames"):
         NetworkFlow(Asked(0, 0)).forward(np.zeros((1, 16, 16, 3), np.uint8))
 
 
@@ -126,7 +125,7 @@ def test_gmflow_is_asked_for_through_ptlflow(monkeypatch, tmp_path):
 
     package.get_model = get_model
     monkeypatch.setitem(sys.modules, "ptlflow", package)
-    monkeypatch.setattr("metrics.flow_estimators.locate", lambda name: tmp_path / f"{name}.pth")
+    monkeypatch.setattr("crossframe.flow.estimators.locate", lambda name: tmp_path / f"{name}.pth")
     torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "gmflow.pth")
     flow = load_estimator("gmflow").forward(np.zeros((2, 16, 32, 3), np.uint8))
     assert torch.equal(flow, constant_flow(1, 16, 32, 5, 0))
@@ -135,9 +134,9 @@ def test_gmflow_is_asked_for_through_ptlflow(monkeypatch, tmp_path):
 
 def test_a_package_that_is_not_there_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ptlflow", None)
-    monkeypatch.setattr("metrics.flow_estimators.locate", lambda name: tmp_path)
-    with pytest.raises(MetricUnavailable, match="needs ptlflow"):
+    monkeypatch.setattr("crossframe.flow.estimators.locate", lambda name: tmp_path)
+    with pytest.raises(NotAvailable, match="needs ptlflow"):
         GmFlow()
     monkeypatch.setitem(sys.modules, "torchvision.models.optical_flow", None)
-    with pytest.raises(MetricUnavailable, match="needs torchvision"):
+    with pytest.raises(NotAvailable, match="needs torchvision"):
         RaftFlow()

@@ -1,0 +1,1 @@
+"""Optical flow: fields and their checks, estimators by name."""
