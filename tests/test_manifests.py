@@ -159,6 +159,46 @@ def test_a_sequence_of_davis_is_read_from_its_folder(root):
     assert np.abs(clip.frames.mean((1, 2, 3)) - [30, 50, 70]).max() < 2
 
 
+@pytest.fixture
+def davis(root):
+    """Two sequences as DAVIS's archive holds them: jpegs, palette masks, lists; wide frames."""
+    tree, made = root / "davis2017/DAVIS", {}
+    for name, width in (("bear", 86), ("bike-packing", 92)):
+        for folder in ("JPEGImages", "Annotations"):
+            (tree / folder / "480p" / name).mkdir(parents=True)
+        noise = np.random.default_rng(width).integers(0, 256, (6, 6, width // 8 + 1, 3), np.uint8)
+        for index, small in enumerate(noise):
+            picture = Image.fromarray(small).resize((width, 48), Image.Resampling.BICUBIC)
+            path = tree / f"JPEGImages/480p/{name}/{index:05d}.jpg"
+            picture.save(path, quality=95)
+            made[name, index] = np.asarray(Image.open(path))
+            mask = Image.new("P", (width, 48))
+            mask.putpalette([0, 0, 0, 128, 0, 0])
+            mask.save(tree / f"Annotations/480p/{name}/{index:05d}.png")
+    for year, names in (("2016", "bear"), ("2017", "bear\nbike-packing")):
+        (tree / f"ImageSets/{year}").mkdir(parents=True)
+        (tree / f"ImageSets/{year}/train.txt").write_text(names + "\n")
+    return made
+
+
+@pytest.mark.parametrize(("name", "width"), [("bear", 86), ("bike-packing", 92)])
+def test_davis_gives_the_middle_square_of_its_jpegs_and_nothing_else(davis, name, width):
+    clip = load_clip(ClipRequest(f"davis:{name}", frames=3, size=48, stride=2))
+    left = (width - 48) // 2
+    expected = np.stack([davis[name, index][:, left : left + 48] for index in (0, 2, 4)])
+    assert np.array_equal(clip.frames, expected)
+    assert clip.sha256 == array_sha256(expected)
+    assert (clip.fps, clip.truth) == (12, None)
+
+
+def test_davis_refuses_more_frames_than_there_are_and_counts_what_is_here(davis):
+    with pytest.raises(UserError, match=r"bear.*6 frames"):
+        load_clip(ClipRequest("davis:bear", frames=7, size=48))
+    with pytest.raises(UserError, match=r"davis:camel: not found in .*JPEGImages/480p/camel"):
+        load_clip(ClipRequest("davis:camel", frames=1, size=48))
+    assert datasets.present(manifest("davis")) == 2
+
+
 def test_controlvideo_reads_the_frames_of_davis_and_its_own_prompts(root):
     write_frames(root / "davis2017/DAVIS/JPEGImages/480p/cows", 2)
     clip = load_clip(ClipRequest("controlvideo:cows", frames=2, size=8))
