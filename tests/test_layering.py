@@ -19,11 +19,13 @@ FOUNDATION = {
     "checkpoints",
     "errors",
     "files",
+    "flow",
     "keys",
     "processes",
     "provenance",
     "registry",
     "video",
+    "weights",
 }
 # package -> the packages it may import, besides itself and the foundation
 LAYERS = {
