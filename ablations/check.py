@@ -12,6 +12,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ablations.check_report import (
+    beyond_limits,
+    figure_problems,
+    figure_row_problems,
+    report_clip_problems,
+)
 from ablations.choice import PRESET, choose
 from ablations.claims import parse_claim
 from ablations.grid import RESERVED, Row, axis_paths, count_points, drafts, explain, resolve
@@ -38,6 +44,8 @@ SOURCES_OF: Mapping[str, tuple[tuple[str], ...]] = {
     "axis": ROW_FIELDS,
     "metric of this spec": (("metrics",),),
     "clip of this spec": (("clips",),),
+    "frames": (("clip",),),
+    "seed": (("seeds",),),
 }
 """Which fields make the things that other fields refer to."""
 
@@ -142,6 +150,9 @@ class _Check:
         yield self._labels, options | {"report", "claims", "metrics"}
         yield self._paper, options | {"paper", "metrics"}
         yield self._clips, {"clips"}
+        yield self._figures, {"report", "metrics", "grid", "zip", "include", "clip", "seeds"}
+        yield self._figure_rows, options | {"report", "_rows"}
+        yield self._report_clips, {"report", "clips", "_clips"}
         yield self._prompt_keys, {"prompts", "clips"}
         yield self._cells, options | {"clips", "prompts", "seeds", "_clips"}
         yield self._backbone, {"backbone"}
@@ -254,7 +265,7 @@ class _Check:
     ) -> Iterator[Problem]:
         if name not in names and not self._narrowed(path, kind):
             where = self.document.where(path, key=key)
-            what = f"{name!r} is not a {kind}"
+            what = f"{name!r} is not {'an' if kind == 'axis' else 'a'} {kind}"
             yield Problem(where, what, ", ".join(names), did_you_mean(name, names))
 
     def _narrowed(self, path: NodePath, kind: str) -> bool:
@@ -281,11 +292,14 @@ class _Check:
                 yield from self._one_of(
                     path, axes, "grid or zip axis", ("exclude", index, path), key=True
                 )
-        included = [p for entry in spec.include for p in entry if p not in RESERVED]
-        known = list(dict.fromkeys([*axes, *included]))
         for name in ("rows", "columns"):
             if axis := getattr(spec.report, name):
-                yield from self._one_of(axis, known, "axis", ("report", name))
+                yield from self._one_of(axis, self._known_axes(spec), "axis", ("report", name))
+
+    def _known_axes(self, spec: Spec) -> list[str]:
+        """Axes of the grid, and options that included rows set."""
+        included = [path for entry in spec.include for path in entry if path not in RESERVED]
+        return list(dict.fromkeys([*axis_paths(spec), *included]))
 
     def _rows(self, spec: Spec) -> Iterator[Problem]:
         self.rows, problems = resolve(drafts(spec), self.parts.method_config, self.document)
@@ -326,6 +340,19 @@ class _Check:
             if column.metric:
                 path: NodePath = ("paper", "columns", index, "metric")
                 yield from self._one_of(column.metric, spec.metrics, "metric of this spec", path)
+
+    def _figures(self, spec: Spec) -> Iterator[Problem]:
+        yield from figure_problems(spec, self._known_axes(spec), self.document, self._one_of)
+        for path, what, limit in beyond_limits(spec):
+            if not self._narrowed(path, str(path[-1])):
+                yield self.document.problem(path, what, f"0 to {limit - 1}")
+
+    def _figure_rows(self, spec: Spec) -> Iterator[Problem]:
+        yield from figure_row_problems(spec, [row.label for row in self.rows], self._one_of)
+
+    def _report_clips(self, spec: Spec) -> Iterator[Problem]:
+        ids = [self.parts.clip_id(ref) for ref in self.clips]
+        yield from report_clip_problems(spec, ids, self._one_of)
 
     def _prompt_keys(self, spec: Spec) -> Iterator[Problem]:
         if isinstance(spec.prompts, dict):

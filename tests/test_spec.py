@@ -105,7 +105,7 @@ CHANGES = {
     "report.figures.kind": "report.figures=[{name: a, kind: radar}]",
     "report.figures.caption": "report.figures=[{name: a, kind: bars, caption: c}]",
     "report.figures.width": "report.figures=[{name: a, kind: bars, width: column}]",
-    "report.figures.metrics": "report.figures=[{name: a, kind: bars, metrics: [brightness]}]",
+    "report.figures.metrics": "report.figures=[{name: a, kind: bars, metrics: [psnr/mean_error]}]",
     "report.figures.rows": "report.figures=[{name: a, kind: bars, rows: [full]}]",
     "report.figures.clips": "report.figures=[{name: a, kind: strips, clips: [world:tiny/0]}]",
     "report.figures.axes": "report.figures=[{name: a, kind: axis, axes: [attention.pattern]}]",
@@ -242,10 +242,43 @@ def test_problems_of_meaning(override, message, tmp_path, monkeypatch):
     assert any(message in line and line.startswith(("--set", "s.yaml:")) for line in found), found
 
 
+def test_figures_name_what_the_spec_has(tmp_path, monkeypatch):
+    text = GOOD.replace(
+        "report: {rows: attention.pattern, baseline: individual}",
+        """\
+report:
+  rows: attention.pattern
+  clips: [world:tiny/2]
+  figures:
+    - {name: a, kind: bars, metrics: [psnr/mean_eror], rows: [ful]}
+    - {name: a, kind: axis, axes: [attention.patern]}
+    - {name: b, kind: strips, clips: [world:tiny/7], frames: [0, 2], seed: 2}""",
+    )
+    clips = "(allowed: world:tiny/0, world:tiny/1)"
+    assert errors(tmp_path, monkeypatch, text) == [
+        "s.yaml:13:11: report.clips[0]: 'world:tiny/2' is not a clip of this spec "
+        f"{clips}. did you mean 'world:tiny/1'?",
+        "s.yaml:15:14: report.figures[0].name: 2 figures are called 'a'",
+        "s.yaml:15:39: report.figures[0].metrics[0]: 'psnr/mean_eror' is not a metric of this "
+        "spec (allowed: psnr/mean_error). did you mean 'psnr/mean_error'?",
+        "s.yaml:15:63: report.figures[0].rows[0]: 'ful' is not a row "
+        "(allowed: source, individual, first, full). did you mean 'full'?",
+        "s.yaml:16:14: report.figures[1].name: 2 figures are called 'a'",
+        "s.yaml:16:36: report.figures[1].axes[0]: 'attention.patern' is not an axis "
+        "(allowed: attention.pattern). did you mean 'attention.pattern'?",
+        "s.yaml:17:39: report.figures[2].clips[0]: 'world:tiny/7' is not a clip of this spec "
+        f"{clips}. did you mean 'world:tiny/1'?",
+        "s.yaml:17:62: report.figures[2].frames: there is no frame 2 (allowed: 0 to 1)",
+        "s.yaml:17:76: report.figures[2].seed: there is no seed 2 (allowed: 0 to 1)",
+    ]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         ("grid.attention.pattern=[full]",),
+        ("seeds.count=1",),
+        ("clip.frames=1",),
         ("grid={}",),
         ("metrics=[brightness]",),
         ("clips=[world:tiny/0]",),
@@ -253,7 +286,10 @@ def test_problems_of_meaning(override, message, tmp_path, monkeypatch):
     ],
 )
 def test_a_spec_may_be_narrowed_on_the_command_line(overrides, tmp_path):
-    text = GOOD.replace("report: {", "prompts: {world:tiny/1: x}\nreport: {")
+    figure = "{name: a, kind: strips, frames: [1], seed: 1, rows: [first], clips: [world:tiny/1]}"
+    text = GOOD.replace(
+        "report: {", f"prompts: {{world:tiny/1: x}}\nreport: {{figures: [{figure}], "
+    )
     load(tmp_path, text, *overrides)
 
 
