@@ -13,7 +13,7 @@ from reports.canvas import NotDrawn
 from reports.crosstab import crosstab, crosstab_csv, crosstab_sheet
 from reports.figures import catalogue, draw, named_in_spec
 from reports.load import MetricInfo, Run, load_run
-from reports.page import Picture, render_page
+from reports.page import Missed, Picture, render_page
 from reports.published import paper_csv, paper_markdown, paper_of, paper_sheet
 from reports.style import save
 from reports.tables import (
@@ -40,9 +40,9 @@ def write_report(folder: str | Path, infos: Mapping[str, MetricInfo] | None = No
     report = run.root / "report"
     table = summarise(run)
     _write_tables(run, table, report)
-    pictures = _write_figures(run, report / "figures")
+    pictures, missed = _write_figures(run, report / "figures")
     page = report / "index.html"
-    write_text(page, render_page(run, table, pictures))
+    write_text(page, render_page(run, table, pictures, missed))
     return page
 
 
@@ -98,22 +98,24 @@ def _crosstabs(run: Run, table: Table, label: str) -> Iterator[tuple[str, str]]:
     )
 
 
-def _write_figures(run: Run, folder: Path) -> list[Picture]:
+def _write_figures(run: Run, folder: Path) -> tuple[list[Picture], list[Missed]]:
     """Write the figures that the run can feed, replacing all those of an earlier report.
 
-    A figure that the spec asks for and that cannot be drawn is told, with the reason, in
-    `not-drawn.txt`.
+    Those that the spec asks for and that cannot be drawn stand, with the reason, in
+    `not-drawn.txt` too.
     """
-    written, missed, asked = [], [], named_in_spec(run)
+    asked = named_in_spec(run)
+    written: list[Picture] = []
+    missed: list[Missed] = []
     with replacing_folder(folder) as fresh:
         for name, settings in catalogue(run).items():
             try:
                 made, caption = draw(run, settings)
             except (NotDrawn, UserError) as reason:
-                missed += [f"{name}: {reason}"] if name in asked else []
+                missed.append(Missed(name, str(reason), name in asked))
                 continue
             save(made, fresh / name)
             written.append(Picture(name, caption, has_pdf=True))
-        if missed:
-            write_text(fresh / "not-drawn.txt", "\n".join(missed) + "\n")
-    return written
+        if lines := [each.line for each in missed if each.asked]:
+            write_text(fresh / "not-drawn.txt", "\n".join(lines) + "\n")
+    return written, missed

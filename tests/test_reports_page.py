@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from reports_store import CLAIMS, CONSISTENCY, INFOS, Shape, write_store
 
+from crossframe.files import read_json, write_json
 from reports import write_report
 from reports.load import load_run
 from reports.page import embed, render_page
@@ -105,6 +106,21 @@ def test_labels_and_alternatives(page: Path) -> None:
     assert ("html", {"lang": "en"}) in found
     ids = [attributes["id"] for _, attributes in found if "id" in attributes]
     assert len(ids) == len(set(ids))
+
+
+def test_figures_that_were_not_drawn_are_told_with_the_reason(tmp_path: Path) -> None:
+    root = write_store(tmp_path, replace(SMALL, metrics=(CONSISTENCY,)))
+    spec = read_json(root / "spec.json")
+    figures = [{"name": "mine", "kind": "radar"}, {"name": "bars", "kind": "bars"}]
+    write_json(root / "spec.json", {**spec, "report": {**spec["report"], "figures": figures}})
+    text = write_report(root, INFOS).read_text()
+    section = re.split("<section", text.split('id="figures"')[1])[0]
+    assert "The spec asks for <code>mine</code>, which could not be drawn: it needs 3 metrics" in section
+    assert "<code>scatter</code>: " in section
+    assert "<code>errors</code>: " in section
+    assert "2 usual figures not drawn" in section
+    told = (root / "report" / "figures" / "not-drawn.txt").read_text()
+    assert [line.split(":")[0] for line in told.splitlines()] == ["mine"]
 
 
 def test_half_a_run_still_reports(tmp_path: Path) -> None:

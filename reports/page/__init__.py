@@ -1,6 +1,6 @@
 """The page: one static `index.html` that works from file://, with players, tables and curves."""
 
 from reports.page.data import embed
-from reports.page.render import Picture, render_page
+from reports.page.render import Missed, Picture, render_page
 
-__all__ = ["Picture", "embed", "render_page"]
+__all__ = ["Missed", "Picture", "embed", "render_page"]

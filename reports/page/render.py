@@ -47,7 +47,23 @@ class Picture:
     has_pdf: bool
 
 
-def render_page(run: Run, table: Table, pictures: Sequence[Picture]) -> str:
+@dataclass(frozen=True)
+class Missed:
+    """A figure that could not be drawn, and why. asked: whether the spec names it."""
+
+    name: str
+    reason: str
+    asked: bool
+
+    @property
+    def line(self) -> str:
+        """Name and reason in one line."""
+        return f"{self.name}: {' '.join(self.reason.split())}"
+
+
+def render_page(
+    run: Run, table: Table, pictures: Sequence[Picture], missed: Sequence[Missed] = ()
+) -> str:
     """Return the HTML of the page. Every path in it is relative to `<run>/report/`."""
     look = looks(run.rows)
     return (
@@ -57,6 +73,7 @@ def render_page(run: Run, table: Table, pictures: Sequence[Picture]) -> str:
             run=run,
             table=table,
             pictures=pictures,
+            missed=missed,
             facts=list(_facts(run)),
             counts=_counts(run),
             failures=_failures(run),
