@@ -15,15 +15,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from miniature.data import pictures
+from miniature.data import later_pictures, pictures
 from miniature.fit import Fit, Recipe, device, phase_folder
 from miniature.world import COLOURS, PATTERNS, SHAPES
 
 RECIPES = tuple(
     Recipe(steps=steps, batch=128, rate=1.5e-3, decay=0.05, average=0.995, seed=seed)
-    for seed, steps in enumerate((800, 800, 400, 300))
+    for seed, steps in enumerate((800, 800, 400, 300, 600))
 )
 """One after the other; from the second on the text side is frozen."""
+APPEARANCE = 4
+"""From this recipe on, pictures are told apart by what captions leave open, too."""
+APPEARANCE_WEIGHT, TEMPERATURE = 0.3, 0.1
 IMAGE_SIZE = 64
 TOKENS = 16
 WIDTH = 96
@@ -102,24 +105,37 @@ def tokens(captions: list[str]) -> dict[str, Tensor]:
     return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
 
-def losses(net: CLIPModel, first: int, count: int) -> dict[str, Tensor]:
-    """Symmetric contrastive loss of pictures ``first`` .. ``first + count``.
+def losses(net: CLIPModel, first: int, count: int, appearance: bool = False) -> dict[str, Tensor]:
+    """Symmetric contrastive loss of pictures ``first`` .. ``first + count`` and their captions.
 
-    Pictures that share a caption share their positives.
+    Pictures that share a caption share their positives. appearance: with a second frame of every
+    scene, which has to be found again among the second frames of the others, as in SLIP (Mu et al.
+    2022, arXiv 2112.12750): so that pictures with one caption and other hues lie apart.
     """
     images, scenes = pictures(first, count, IMAGE_SIZE)
+    if appearance:
+        images = torch.cat([images, later_pictures(first, count, IMAGE_SIZE)])
     captions = [scene.caption for scene in scenes]
     pixels = (images + NOISE * torch.randn_like(images) - MEAN) / STD
     batch = {name: value.to(device()) for name, value in tokens(captions).items()}
-    logits = net(pixel_values=pixels.to(device()), **batch).logits_per_image
-    same = torch.tensor(
-        [[a == b for b in captions] for a in captions], device=logits.device
-    ).float()
-    target = same / same.sum(1, keepdim=True)
-    return {
-        "image": F.cross_entropy(logits, target) / 2,
-        "text": F.cross_entropy(logits.T, target) / 2,
+    output = net(pixel_values=pixels.to(device()), **batch)
+    logits = output.logits_per_image
+    same = torch.tensor([[a == b for b in captions] for a in captions], device=logits.device)
+    same = same.repeat(len(images) // count, 1).float()
+    parts = {
+        "image": F.cross_entropy(logits, same / same.sum(1, keepdim=True)) / 2,
+        "text": F.cross_entropy(logits.T, (same / same.sum(0)).T) / 2,
     }
+    if appearance:
+        parts["appearance"] = APPEARANCE_WEIGHT * _same_scene(*output.image_embeds.chunk(2))
+    return parts
+
+
+def _same_scene(one: Tensor, other: Tensor) -> Tensor:
+    """Symmetric cross entropy of finding each row of (n, d) embeddings in the other's n rows."""
+    logits = F.normalize(one, dim=-1) @ F.normalize(other, dim=-1).T / TEMPERATURE
+    truth = torch.arange(len(one), device=one.device)
+    return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
 
 
 def train() -> CLIPModel:
@@ -133,8 +149,10 @@ def train() -> CLIPModel:
     for phase, recipe in enumerate(RECIPES):
         run = Fit(net, recipe, phase_folder("clip", phase, RECIPES))
 
-        def batch(step: int, past: int = past, count: int = recipe.batch) -> dict[str, Tensor]:
-            return losses(net, past + step * count, count)
+        def batch(
+            step: int, past: int = past, count: int = recipe.batch, late: bool = phase >= APPEARANCE
+        ) -> dict[str, Tensor]:
+            return losses(net, past + step * count, count, appearance=late)
 
         run.run(batch)
         run.use_average()

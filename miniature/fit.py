@@ -16,19 +16,13 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TextColumn
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from crossframe.files import append_line, replacing
+from crossframe.progress import progress_bars
 
 Net = TypeVar("Net", bound=nn.Module)
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -132,15 +126,7 @@ class Fit(Generic[Net]):
         """Train up to ``recipe.end``, with a checkpoint every ``every`` seconds."""
         self.resume()
         self.net.train()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"),
-        )
-        with Progress(*columns) as progress:
+        with progress_bars(None, TextColumn("{task.fields[losses]}")) as progress:
             task = progress.add_task(
                 self.folder.name, total=self.recipe.end, completed=self.step, losses=""
             )

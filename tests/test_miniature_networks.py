@@ -9,7 +9,7 @@ from crossframe.errors import UserError
 from methods.conditions import canny
 from miniature import clip, controlnet, judge, train, unet, vae
 from miniature.check import agreement, edge_f1
-from miniature.data import pictures
+from miniature.data import later_pictures, pictures
 from miniature.world import covered, edges, render_frames
 
 
@@ -93,6 +93,27 @@ def test_contrastive_loss_starts_at_chance(text_model) -> None:
     with torch.no_grad():
         losses = clip.losses(text_model, 0, 16)
     assert sum(losses.values()) == pytest.approx(np.log(16), rel=0.5)
+
+
+def test_appearance_is_told_apart_by_another_frame(text_model) -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        losses = clip.losses(text_model, 0, 16, appearance=True)
+    assert set(losses) == {"image", "text", "appearance"}
+    # Two views of each picture: the captions are matched from 32 pictures, 16 against 16.
+    assert float(losses["image"]) == pytest.approx(np.log(16) / 2, rel=0.5)
+    assert float(losses["text"]) == pytest.approx(np.log(32) / 2, rel=0.5)
+    assert 0 < float(losses["appearance"]) < 2 * clip.APPEARANCE_WEIGHT * np.log(16)
+
+
+def test_another_frame_shows_the_same_scene_at_another_time() -> None:
+    now, _ = pictures(3, 4, 32)
+    later = later_pictures(3, 4, 32)
+    assert later.shape == now.shape
+    apart = (now[:, None] - later[None]).abs().mean((2, 3, 4))
+    assert apart.argmin(1).tolist() == [0, 1, 2, 3]
+    assert (apart.diagonal() > 0).all()
+    torch.testing.assert_close(later_pictures(4, 1, 32), later[1:2])
 
 
 @torch.no_grad()
