@@ -110,6 +110,11 @@ class InflatedNet:
         """Names of the self-attention layers that take part: the keys of a reference bank."""
         return tuple(self._attentions)
 
+    @property
+    def call(self) -> FrameCall:
+        """The current call, for modules added to the network; RuntimeError outside of `frames`."""
+        return self._slot.read()
+
     @contextmanager
     def frames(
         self,
