@@ -19,15 +19,23 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from crossframe.errors import Problem, UserError
-from methods.attention import CallSlot, FrameAttentionProcessor, FrameCall, unfold_frames
+from methods.attention import (
+    CallSlot,
+    FrameAttentionProcessor,
+    FrameCall,
+    KeyValue,
+    TokenGuide,
+    unfold_frames,
+)
 from methods.patterns import INDIVIDUAL, Pattern
+from methods.text_attention import TextAttentionProcessor, select_text_attentions
 
 _BLOCKS = ("down", "mid", "up")
 _SELF_ATTENTION = re.compile(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?.*\battn1$")
@@ -51,6 +59,9 @@ class FrameAttentionPlan:
         residuals_in_place: UNet only: the last ControlNet down residual also enters the middle
             block. diffusers up to 0.14 added residuals in place and the last skip tensor was the
             middle block's input; diffusers pull request 3234 ended that.
+        text_once: text may be given per guidance row, (b, n, c), and its keys and values are
+            projected once for as long as the same tensor is given: for sampling, where weights
+            stay as they are. Results differ by rounding only.
 
     Raises UserError for values outside of these.
     """
@@ -62,6 +73,7 @@ class FrameAttentionPlan:
     timesteps: tuple[int, int] | None = None
     group_norm: Literal["pooled", "per_frame"] = "per_frame"
     residuals_in_place: bool = False
+    text_once: bool = False
 
     def __post_init__(self) -> None:
         checks = [
@@ -100,6 +112,10 @@ class InflatedNet:
         self._processors = {
             name: FrameAttentionProcessor(self._slot, name) for name in self._attentions
         }
+        self._texts = select_text_attentions(net) if plan.text_once else {}
+        self._text_processors = {
+            name: TextAttentionProcessor(self._slot, name) for name in self._texts
+        }
         self._norms = _select_norms(net) if plan.group_norm == "pooled" else {}
         self._signature = inspect.signature(net.forward)
         self._hooks: dict[str, list[RemovableHandle]] = {}
@@ -109,6 +125,13 @@ class InflatedNet:
     def layers(self) -> tuple[str, ...]:
         """Names of the self-attention layers that take part: the keys of a reference bank."""
         return tuple(self._attentions)
+
+    def text_of(self, text: Tensor, f: int) -> Tensor:
+        """Return a text per guidance row, (b, n, c), as the network takes it for `f` frames.
+
+        The same tensor where text is projected once per row, otherwise repeated, (b f, n, c).
+        """
+        return text if self._texts else text.repeat_interleave(f, dim=0)
 
     @property
     def call(self) -> FrameCall:
@@ -121,24 +144,35 @@ class InflatedNet:
         f: int,
         *,
         timestep: int | float | Tensor | None = None,
-        bank: Mapping[str, Tensor] | None = None,
+        bank: Mapping[str, Tensor | KeyValue] | None = None,
         pattern: Pattern | None = None,
+        guides: Mapping[str, TokenGuide] | None = None,
+        record: dict[str, KeyValue] | None = None,
     ) -> Iterator[None]:
         """Calls of the network inside the block see batches of (b f) with `f` frames.
 
         Args:
             f: frames per guidance row, at least 1.
             timestep: diffusion timestep of the calls; needed when the plan limits timesteps.
-            bank: for patterns with `reference`: per layer of `layers`, hidden states (b, n, c).
+            bank: for patterns with `reference`: per layer of `layers`, hidden states (b, n, c), or
+                keys and values of an earlier call, (b, n, h, e).
             pattern: replaces the plan's pattern for these calls (key pass and clip passes of
                 hierarchical sampling differ).
+            guides: per layer of `layers`, what it does beyond attending to whole frames; layers
+                that are not named do nothing more. Where the plan's timesteps exclude a call,
+                its guides are idle too.
+            record: receives, per layer of `layers`, the keys and values of all `f` frames,
+                (b, f, d, h, e): what a later call's bank can be made of.
 
         Raises:
             UserError: when the pattern names key frames that a clip of `f` frames lacks.
             ValueError: when the timestep or the bank is missing, or a bank is not asked for.
         """
         before = self._slot.current
-        self._slot.current = self._make_call(f, timestep, bank, pattern or self.plan.pattern)
+        if record is not None and guides:
+            raise ValueError("layers with guides record nothing")
+        call = self._make_call(f, timestep, bank, pattern or self.plan.pattern, guides or {})
+        self._slot.current = replace(call, record=record)
         try:
             yield
         finally:
@@ -148,8 +182,9 @@ class InflatedNet:
         self,
         f: int,
         timestep: int | float | Tensor | None,
-        bank: Mapping[str, Tensor] | None,
+        bank: Mapping[str, Tensor | KeyValue] | None,
         pattern: Pattern,
+        guides: Mapping[str, TokenGuide],
     ) -> FrameCall:
         table = pattern.table(f)
         missing = set(self.layers) - set(bank or {}) if pattern.needs_bank else set()
@@ -157,9 +192,11 @@ class InflatedNet:
             raise ValueError(f"pattern {pattern} needs a bank for {sorted(missing)}")
         if bank and not pattern.needs_bank:
             raise ValueError(f"pattern {pattern} takes no bank; add `reference` to it")
+        if unknown := set(guides) - set(self.layers):
+            raise ValueError(f"guides for {sorted(unknown)}, which do not take part")
         if not self._is_active(timestep):
             return FrameCall(f, INDIVIDUAL.table(f))
-        return FrameCall(f, table, self.plan.alpha, bank or {})
+        return FrameCall(f, table, self.plan.alpha, bank or {}, guides)
 
     def _is_active(self, timestep: int | float | Tensor | None) -> bool:
         if self.plan.timesteps is None:
@@ -173,6 +210,10 @@ class InflatedNet:
         for name, attn in self._attentions.items():
             undo.callback(attn.set_processor, attn.processor)
             attn.set_processor(self._processors[name])
+        for name, attn in self._texts.items():
+            undo.callback(attn.set_processor, attn.processor)
+            undo.callback(self._text_processors[name].forget)
+            attn.set_processor(self._text_processors[name])
         for name, norm in self._norms.items():
             self._hooks[name] = [
                 norm.register_forward_pre_hook(self._pool),
@@ -204,6 +245,12 @@ class InflatedNet:
                     f"{name}: the frame-attention processor was replaced by "
                     f"{type(processor).__name__}, so frames would no longer see each other; "
                     "attention slicing and xformers cannot be enabled on an inflated network"
+                )
+        for name, attn in self._texts.items():
+            if attn.processor is not self._text_processors[name]:
+                raise RuntimeError(
+                    f"{name}: the text-attention processor was replaced by "
+                    f"{type(attn.processor).__name__}"
                 )
         for name, norm in self._norms.items():
             if self.net.get_submodule(name) is not norm or not _attached(self._hooks[name]):
