@@ -9,10 +9,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ablations.choice import Choice
 from crossframe.files import write_json, write_text
 from crossframe.provenance import provenance
 from crossframe.registry import Registry
+from metrics.frechet import frechet_distance
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +29,7 @@ def scores_record(
     records: Sequence[Record], choice: Choice, encoder: str, registry: Registry
 ) -> dict[str, Any]:
     """Return everything as JSON data: settings, definitions, every video with series, means."""
-    names = ("direction", "target", "unit", "range", "definition", "version")
+    names = ("direction", "target", "unit", "range", "definition", "version", "least_clips")
     definitions = {
         name: {key: extra[key] for key in names if key in extra}
         for name in choice.metrics
@@ -37,8 +40,8 @@ def scores_record(
         "settings": {"encoder": encoder, "geometry": choice.geometry, "flow": choice.flow},
         "provenance": provenance(),
         "metrics": definitions,
-        "videos": list(records),
-        "means": dict(_means(records, choice.metrics)),
+        "videos": [_without_features(record) for record in records],
+        "means": dict(_means(records, definitions)),
     }
 
 
@@ -104,7 +107,15 @@ def remarks(scores: Mapping[str, Any]) -> list[str]:
         f"{name}: unavailable ({count} of {len(videos)} videos): {reason}"
         for (name, reason), count in reasons.items()
     ]
-    return [*notes, *unread, *absent]
+    return [*notes, *unread, *absent, *_refused(scores)]
+
+
+def _refused(scores: Mapping[str, Any]) -> Iterator[str]:
+    """Say why a distance between sets is not there, for all videos and for kinds alike once."""
+    for name in scores["metrics"]:
+        reasons = (means[name].get("refused", "") for means in scores["means"].values())
+        if reason := next(filter(None, reasons), ""):
+            yield f"{name}: refused: {reason}"
 
 
 def _headings(scores: Mapping[str, Any]) -> list[str]:
@@ -137,13 +148,50 @@ def _mean_shown(mean: Mapping[str, Any]) -> str:
     return f"{_shown(mean['mean'])} (n={mean['n']})" if mean["n"] else "–"
 
 
-def _means(records: Sequence[Record], names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def _without_features(record: Record) -> dict[str, Any]:
+    """A record in which a metric over sets only says that it was measured: features are long."""
+    metrics = {
+        name: {"detail": entry["detail"]} if "features" in entry else entry
+        for name, entry in record["metrics"].items()
+    }
+    return {**record, "metrics": metrics}
+
+
+Definitions = Mapping[str, Mapping[str, Any]]
+
+
+def _means(records: Sequence[Record], definitions: Definitions) -> Iterator[tuple[str, Any]]:
     """Yield the mean over all videos, then over those of each kind of edit."""
-    yield "mean", {name: _mean(records, name) for name in names}
+    yield "mean", _mean_of_each(records, definitions)
     kinds = dict.fromkeys(record["kind"] for record in records)
     for kind in filter(None, kinds):
         some = [record for record in records if record["kind"] == kind]
-        yield f"mean of {kind}", {name: _mean(some, name) for name in names}
+        yield f"mean of {kind}", _mean_of_each(some, definitions)
+
+
+def _mean_of_each(records: Sequence[Record], definitions: Definitions) -> dict[str, Any]:
+    return {
+        name: _distance(records, name, facts["least_clips"])
+        if "least_clips" in facts
+        else _mean(records, name)
+        for name, facts in definitions.items()
+    }
+
+
+def _distance(records: Sequence[Record], name: str, least: int) -> dict[str, Any]:
+    """The distance between the edited videos and their sources; refused for small sets."""
+    found = [record["metrics"].get(name, {}) for record in records]
+    made = [entry["features"] for entry in found if "features" in entry]
+    real = {
+        record["source"]: entry["source"]["features"]
+        for record, entry in zip(records, found, strict=True)
+        if "features" in entry.get("source", {})
+    }
+    if min(len(made), len(real)) < least:
+        reason = f"it needs {least:,} videos in each set, not {len(made):,} and {len(real):,}"
+        return {"mean": None, "n": 0, "refused": reason}
+    sets = (np.asarray(part, np.float64) for part in (made, list(real.values())))
+    return {"mean": frechet_distance(*sets), "n": len(made)}
 
 
 def _mean(records: Sequence[Record], name: str) -> dict[str, Any]:

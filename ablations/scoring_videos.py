@@ -62,6 +62,9 @@ class Scorer:
             resident=self.resident,
         )
         metrics = {name: self._measure(name, inputs, source) for name in self.choice.metrics}
+        for name, entry in metrics.items():
+            if "features" in entry and inputs.source is not None:
+                entry["source"] = self._measure(name, self._source_of(inputs), source)
         return {**record, "frames_sha256": array_sha256(edited), "metrics": metrics}
 
     def _measure(
@@ -79,6 +82,11 @@ class Scorer:
         except Diverged as error:
             return {"unavailable": str(error)}
         return value.record()
+
+    def _source_of(self, inputs: MetricInputs) -> MetricInputs:
+        """The source as a video to be measured: the other set of a distance between sets."""
+        assert inputs.source is not None
+        return MetricInputs(inputs.source, estimator=self.estimator, resident=self.resident)
 
     def _flow_of(self, source: np.ndarray) -> FlowFields:
         """The flow of a source; several edits of one source follow each other."""

@@ -5,13 +5,14 @@ Nothing here downloads; without a network, what needs it is unavailable. Torch-f
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from crossframe.errors import NotAvailable, Problem, UserError
+from crossframe.keys import file_sha256
 
 TORCH_FILES = "https://download.pytorch.org/models/"
 OPEN_CLIP = "open_clip:"
@@ -22,8 +23,8 @@ OPEN_CLIP = "open_clip:"
 class Network:
     """A network by name.
 
-    id: repository of the Hugging Face hub, or the file name of a torchvision checkpoint, whose last
-    eight letters are the beginning of its sha256.
+    id: repository of the Hugging Face hub, or the name of a checkpoint file; where that ends with
+    eight hexadecimal digits, as torchvision's do, they are the beginning of its sha256.
     source: for a checkpoint that torchvision does not publish, where it comes from.
     """
 
@@ -33,7 +34,7 @@ class Network:
     @property
     def is_file(self) -> bool:
         """Whether it is a checkpoint file rather than a repository."""
-        return self.id.endswith(".pth")
+        return self.id.endswith((".pth", ".pt"))
 
     @property
     def command(self) -> str:
@@ -49,6 +50,11 @@ class Network:
 NETWORKS: Mapping[str, Network] = {
     "alexnet": Network("alexnet-owt-7be5be79.pth"),
     "gmflow": Network("gmflow_sintel-0c07dcb3.pth", "github.com/haofeixu/gmflow"),
+    "i3d": Network(
+        "i3d_torchscript.pt",
+        "https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt (StyleGAN-V's; a TorchScript "
+        "program, so take it from a place that you trust)",
+    ),
     "dino": Network("facebook/dino-vitb16"),
     "pickscore": Network("yuvalkirstain/PickScore_v1"),
     "pickscore-processor": Network("laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
@@ -105,7 +111,10 @@ def networks_identity(names: Iterable[str]) -> dict[str, str | None]:
 
 def _identity(network: Network) -> str | None:
     if network.is_file:
-        return network.id if (checkpoints() / network.id).is_file() else None
+        path = checkpoints() / network.id
+        if not path.is_file():
+            return None
+        return network.id if _promised(path) else f"{network.id}@{file_sha256(path)[:16]}"
     found = repository(network.id)
     return label(found) if found else None
 
@@ -114,10 +123,15 @@ def _file(name: str) -> Path | None:
     path = checkpoints() / name
     if not path.is_file():
         return None
-    promised = path.stem.rsplit("-", 1)[-1]
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    promised = _promised(path)
+    digest = file_sha256(path) if promised else ""
     if not digest.startswith(promised):
         what = f"its sha256 begins with {digest[:8]} instead of {promised}"
         raise UserError(Problem(str(path), what, fix="delete it and download it again"))
     return path
+
+
+def _promised(path: Path) -> str:
+    """Return the beginning of the sha256 that a file's name tells, or ""."""
+    told = re.search(r"-([0-9a-f]{8})$", path.stem)
+    return told[1] if told else ""

@@ -6,6 +6,8 @@ direction: higher, lower or target, with `target`. range: [lo, hi], None = unbou
 definition: printed under tables. needs: of clip (an encoder), source, prompt, source_prompt, flow
     (of the source), estimator (flow is estimated even where the source's is known), fps, masks,
     face, cost. networks: names of `crossframe.weights.NETWORKS`, besides the encoder.
+least_clips: of a distance between sets of clips, where the target returns `ClipFeatures` and
+    values stand per row.
 version: raised when values change. paper_names. torchmetric: the accumulating
     `torchmetrics.Metric` over the same function.
 """

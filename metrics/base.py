@@ -46,6 +46,26 @@ class MetricValue:
 
 
 @dataclass(frozen=True)
+class ClipFeatures:
+    """What a metric over sets of clips keeps of one clip, which has no value by itself.
+
+    Raises Diverged if a feature is not finite.
+    """
+
+    features: tuple[float, ...]
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.features)):
+            raise Diverged(Problem("metric", "its features are not finite"))
+
+    def record(self) -> dict[str, Any]:
+        """Return the entry of `result.json`; nine digits bring back a float32 exactly."""
+        rounded = [float(f"{value:.9g}") for value in self.features]
+        return {"features": rounded, "detail": dict(self.detail)}
+
+
+@dataclass(frozen=True)
 class Unavailable:
     """Stands where a `MetricValue` would, for a metric that could not be computed."""
 

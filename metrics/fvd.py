@@ -1,7 +1,8 @@
 """Frechet video distance: how far a set of videos is from another set.
 
-It is a distance between sets and has no value for a single clip: use `FrechetVideoDistance`, or
-`frechet_distance` over your own features. Shapes: n clips, f frames, d features.
+It is a distance between sets and has no value for a single clip. In a grid every cell keeps its
+features, and reports compare the cells of a row with those of the sentinel `source`; elsewhere use
+`FrechetVideoDistance`. Shapes: n clips, f frames, d features.
 """
 
 from __future__ import annotations
@@ -16,33 +17,23 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from crossframe.errors import NotAvailable
-from metrics.base import MetricInputs, MetricValue
+from crossframe.weights import NETWORKS, locate
+from metrics import frechet
+from metrics.base import ClipFeatures, MetricInputs
+from metrics.tables.networks import LEAST_CLIPS
 
 NAME = "fvd"
-LEAST_CLIPS = 1000
-"""Below this the estimate depends on n more than on the videos."""
 LEAST_FRAMES, SIDE = 10, 224
-HOW_TO_GET_I3D = (
-    "place a TorchScript I3D (Kinetics-400, 400 logits) on this machine and pass its path to "
-    "metrics.fvd.load_detector"
-)
+I3D_OPTIONS = {"rescale": False, "resize": False, "return_features": True}
+"""What the published TorchScript I3D wants to hear, to give logits of clips prepared here."""
 Detector = Callable[[Tensor], Tensor]
 """Maps (n, 3, f, 224, 224) in [-1, 1] to (n, d) features."""
 
 
 def frechet_distance(one: Tensor, two: Tensor) -> Tensor:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two sets (n, d), (m, d): float64 scalar.
-
-    Covariances divide by n - 1. tr (C1 C2)^(1/2) is the sum of the roots of the eigenvalues of the
-    symmetric C1^(1/2) C2 C1^(1/2).
-    """
-    one, two = one.double(), two.double()
-    shift = (one.mean(0) - two.mean(0)).square().sum()
-    first, second = (torch.atleast_2d(torch.cov(part.T)) for part in (one, two))
-    values, vectors = torch.linalg.eigh(first)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    mixed = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
-    return shift + first.trace() + second.trace() - 2 * mixed
+    """`metrics.frechet.frechet_distance` of two sets (n, d), (m, d): float64 scalar."""
+    first, second = (part.detach().double().cpu().numpy() for part in (one, two))
+    return torch.tensor(frechet.frechet_distance(first, second), dtype=torch.float64)
 
 
 def prepare_clip(frames: Tensor) -> Tensor:
@@ -63,15 +54,25 @@ def load_detector(path: str | Path, **options: Any) -> Detector:
     NotAvailable when there is no such file.
     """
     if not Path(path).is_file():
-        raise NotAvailable(NAME, f"no feature network at {path}", HOW_TO_GET_I3D)
+        raise NotAvailable(NAME, f"no feature network at {path}", NETWORKS["i3d"].command)
     network = torch.jit.load(str(path), map_location="cpu").eval()
     return lambda clips: network(clips, **options)
 
 
-def fvd(inputs: MetricInputs) -> MetricValue:
-    """`fvd` has no value for one clip: always raises NotAvailable."""
-    what = f"is a distance between two sets of {LEAST_CLIPS} clips or more, not a score of one clip"
-    raise NotAvailable(NAME, what, "use metrics.fvd.FrechetVideoDistance")
+def load_i3d() -> Detector:
+    """The published I3D in torch's folder of checkpoints. NotAvailable when it is absent."""
+    return load_detector(locate("i3d"), **I3D_OPTIONS)
+
+
+def fvd(inputs: MetricInputs) -> ClipFeatures:
+    """`fvd`: the features of one clip, which have a value only as part of a set.
+
+    Raises NotAvailable for fewer than 10 frames, or without the weights.
+    """
+    clip = prepare_clip(inputs.frames)
+    detector = inputs.resident.get("i3d", load_i3d)
+    features = detector(clip).flatten().float()
+    return ClipFeatures(tuple(features.tolist()), {"network": NETWORKS["i3d"].id})
 
 
 class FrechetVideoDistance(Metric):
@@ -99,7 +100,7 @@ class FrechetVideoDistance(Metric):
     def update(self, frames: Tensor, *, real: bool) -> None:
         """Add a clip (f, 3, h, w) in [0, 1] to the real or to the generated ones."""
         if self.detector is None:
-            raise NotAvailable(NAME, "needs a feature network", HOW_TO_GET_I3D)
+            raise NotAvailable(NAME, "needs a feature network", NETWORKS["i3d"].command)
         with torch.no_grad():
             (self.real if real else self.made).append(self.detector(prepare_clip(frames)))
 

@@ -12,7 +12,7 @@ from crossframe.errors import Diverged, UserError
 from crossframe.flow.fields import FlowFields
 from crossframe.registry import Registry
 from metrics import METRICS
-from metrics.base import MetricInputs, MetricValue, Unavailable
+from metrics.base import ClipFeatures, MetricInputs, MetricValue, Unavailable
 from metrics.encoders import ImageTextEncoder
 
 
@@ -23,7 +23,7 @@ def measure(
     flow: Callable[[], FlowFields] | None = None,
     encoder: Callable[[], ImageTextEncoder] | None = None,
     registry: Registry = METRICS,
-) -> MetricValue | Unavailable:
+) -> MetricValue | ClipFeatures | Unavailable:
     """Compute one metric by id; metrics of the same `inputs` share encoder passes and flows.
 
     flow, encoder: give the source's flow and the encoder, and are called only when the metric needs
@@ -37,7 +37,7 @@ def measure(
             given["flow"] = flow()
         if "clip" in needs and encoder is not None and inputs.encoder is None:
             given["encoder"] = encoder()
-        compute: Callable[[MetricInputs], MetricValue] = registry.load(name)
+        compute: Callable[[MetricInputs], MetricValue | ClipFeatures] = registry.load(name)
         with torch.inference_mode():
             return compute(replace(inputs, **given))
     except Diverged:
@@ -52,6 +52,6 @@ def measure_all(
     *,
     flow: Callable[[], FlowFields] | None = None,
     encoder: Callable[[], ImageTextEncoder] | None = None,
-) -> dict[str, MetricValue | Unavailable]:
+) -> dict[str, MetricValue | ClipFeatures | Unavailable]:
     """Compute several metrics of one output, by id; see `measure`."""
     return {name: measure(name, inputs, flow=flow, encoder=encoder) for name in names}

@@ -32,6 +32,8 @@ class MetricInfo:
     direction: which values are better; `target` means the nearer to `target` the better, `unknown`
         means that nothing is ranked.
     span: lowest and highest possible value, None where there is no bound.
+    least_clips: of a distance between sets of clips, how many each must have; 0 for metrics that
+        have a value per clip.
     """
 
     id: str
@@ -41,6 +43,7 @@ class MetricInfo:
     unit: str = ""
     target: float = 1.0
     paper_names: tuple[str, ...] = ()
+    least_clips: int = 0
 
     @property
     def arrow(self) -> str:
@@ -103,7 +106,7 @@ class Cell:
 
     @property
     def metrics(self) -> Mapping[str, Any]:
-        """Metric id -> {"value", "series", "detail"} or {"unavailable": why}."""
+        """Metric id -> {"value", "series", "detail"}, {"features"} or {"unavailable": why}."""
         return self.record.get("metrics", {})
 
     @property
@@ -186,7 +189,9 @@ class Run:
 
 
 def absence(entry: Mapping[str, Any]) -> str | None:
-    """Return why a metric's entry holds no usable value, or None when it holds one."""
+    """Return why a metric's entry is of no use, or None when it is: a value, or part of a set."""
+    if "features" in entry:
+        return None
     value = entry.get("value")
     if value is None:
         return entry.get("unavailable") or "the store holds no value"
@@ -234,6 +239,7 @@ def _info(name: str, extra: Mapping[str, Any]) -> MetricInfo:
         unit=extra.get("unit", ""),
         target=float(extra.get("target", 1.0)),
         paper_names=tuple(extra.get("paper_names", ())),
+        least_clips=int(extra.get("least_clips", 0)),
     )
 
 
@@ -321,7 +327,7 @@ def _outcome(folder: Path, key: str) -> tuple[State, Mapping[str, Any]]:
 def _score_lines(cell: Cell) -> Iterable[tuple[Any, ...]]:
     variant = json.dumps(cell.axes, sort_keys=True)
     for metric, entry in cell.metrics.items():
-        if absence(entry) is None:
+        if "value" in entry and absence(entry) is None:
             yield (
                 cell.row, cell.clip, cell.prompt, variant, cell.seed_index, metric,
                 float(entry["value"]), cell.key,

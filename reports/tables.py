@@ -28,6 +28,7 @@ from reports.notes import (
     sizes,
 )
 from reports.numbers import ABSENT, show_bounds, show_number
+from reports.sets import set_column, set_notes
 from reports.sheets import Entry, Sheet, escape_latex
 from reports.statistics import (
     Difference,
@@ -141,7 +142,7 @@ def summarise(run: Run) -> Table:
         metrics=run.metrics,
         lines=tuple(_line(run, row, columns) for row in run.rows),
         decimals={name: _decimals(column.values()) for name, column in columns.items()},
-        notes=(*motion_notes(columns), *run_notes(run)),
+        notes=(*motion_notes(columns), *run_notes(run), *set_notes(run)),
     )
 
 
@@ -181,8 +182,7 @@ def cell_frame(run: Run) -> pd.DataFrame:
 
 
 def _column(run: Run, metric: MetricInfo) -> dict[str, Value]:
-    means = clip_means(run.scores, metric.id)
-    intervals = {row.label: bootstrap_interval(means.get(row.label, ())) for row in run.rows}
+    intervals = set_column(run, metric) if metric.least_clips else _means(run, metric)
     most = max((intervals[row.label].n for row in run.rows if not row.sentinel), default=0)
     ranked = {
         row.label: metric.badness(intervals[row.label].mean)
@@ -191,6 +191,11 @@ def _column(run: Run, metric: MetricInfo) -> dict[str, Value]:
     }
     ranks = _ranks(ranked) if metric.direction != "unknown" and len(ranked) > 1 else {}
     return {label: Value(interval, ranks.get(label, 0)) for label, interval in intervals.items()}
+
+
+def _means(run: Run, metric: MetricInfo) -> dict[str, Interval]:
+    means = clip_means(run.scores, metric.id)
+    return {row.label: bootstrap_interval(means.get(row.label, ())) for row in run.rows}
 
 
 def _ranks(badness: Mapping[str, float]) -> dict[str, int]:

@@ -1,11 +1,16 @@
+import re
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from torch.nn import functional
 
-from crossframe.errors import NotAvailable
-from metrics.base import MetricInputs
-from metrics.fvd import FrechetVideoDistance, frechet_distance, fvd, load_detector, prepare_clip
+from crossframe.errors import Diverged, NotAvailable
+from crossframe.weights import networks_identity
+from metrics.base import ClipFeatures, MetricInputs
+from metrics.fvd import FrechetVideoDistance, frechet_distance, load_detector, prepare_clip
+from metrics.score import measure
 
 
 def samples(count, size, seed):
@@ -75,9 +80,52 @@ def test_small_sets_are_refused():
             refused.compute()
 
 
-def test_one_clip_has_no_fvd():
-    with pytest.raises(NotAvailable, match="two sets of 1000 clips"):
-        fvd(MetricInputs(torch.rand(2, 3, 8, 8)))
+class I3D(torch.nn.Module):
+    """The interface of the published TorchScript, over a small random network."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv3d(3, 4, (2, 32, 32), stride=(2, 32, 32))
+        self.logits = torch.nn.Linear(4, 400)
+
+    def forward(self, clips, rescale: bool, resize: bool, return_features: bool):
+        assert not rescale
+        assert not resize
+        assert return_features
+        return self.logits(self.conv(clips).relu().mean((2, 3, 4)))
+
+
+@pytest.fixture
+def i3d(monkeypatch, tmp_path):
+    """The file where torch keeps checkpoints, as its source publishes it; weights are random."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    torch.manual_seed(0)
+    network = I3D().eval()
+    path = tmp_path / "hub/checkpoints/i3d_torchscript.pt"
+    path.parent.mkdir(parents=True)
+    torch.jit.script(network).save(str(path))
+    return network
+
+
+def test_a_clip_keeps_features_that_have_a_value_only_in_a_set(i3d):
+    frames = torch.rand(12, 3, 20, 30, generator=torch.Generator().manual_seed(1))
+    kept = measure("fvd", MetricInputs(frames))
+    clip = functional.interpolate(frames, (224, 224), mode="bilinear").mul(2).sub(1)
+    expected = i3d(clip.permute(1, 0, 2, 3)[None], False, False, True)[0]
+    assert len(kept.features) == 400
+    assert kept.features == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
+    assert np.float32(kept.record()["features"]).tolist() == list(kept.features)
+    assert networks_identity(["i3d"])["i3d"].startswith("i3d_torchscript.pt@")
+    with pytest.raises(Diverged):
+        ClipFeatures((1.0, float("nan")))
+
+
+def test_without_weights_or_with_few_frames_there_is_no_fvd(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    absent = measure("fvd", MetricInputs(torch.rand(10, 3, 8, 8)))
+    assert re.search("i3d_torchscript.pt.*not on this machine.*dropbox.com", absent.reason)
+    short = measure("fvd", MetricInputs(torch.rand(9, 3, 8, 8)))
+    assert "needs 10 frames a clip, not 9" in short.reason
     with pytest.raises(NotAvailable, match="feature network"):
         FrechetVideoDistance().update(torch.rand(10, 3, 8, 8), real=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +81,13 @@ def _pairs(given: dict[str, Any], choice: Choice, registry: Any) -> list[Pair]:
     from data_manifests.submissions import find_videos
 
     videos = find_videos(given["edited"])
-    needs = {need for name in choice.metrics for need in registry.entry(name).extra["needs"]}
-    sources = find_videos(given["source"]) if given["source"] and needs & NEEDS_SOURCE else []
+    wanted = any(_looks_at_source(registry.entry(name).extra) for name in choice.metrics)
+    sources = find_videos(given["source"]) if given["source"] and wanted else []
     return pair_up(videos, sources, _texts(given, videos), _wishes(given))
+
+
+def _looks_at_source(extra: Mapping[str, Any]) -> bool:
+    return bool(NEEDS_SOURCE & set(extra["needs"])) or "least_clips" in extra
 
 
 def _texts(given: dict[str, Any], videos: list[Video]) -> dict[str, Texts]:

@@ -25,8 +25,13 @@ def row(
     paper_names: Sequence[str] = (),
     version: int = 1,
     goal: float | None = None,
+    least: int | None = None,
 ) -> Entry:
-    """Return a registry entry; `goal` is the best value of a metric whose direction is "target"."""
+    """Return a registry entry.
+
+    goal: the best value of a metric whose direction is "target". least: for a distance between sets
+    of clips, the clips that each set must have.
+    """
     extra: dict[str, Any] = {
         "direction": direction,
         "range": list(range),
@@ -40,4 +45,6 @@ def row(
     }
     if goal is not None:
         extra["target"] = goal
+    if least is not None:
+        extra["least_clips"] = least
     return Entry(target, summary, extra)

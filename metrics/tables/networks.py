@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from crossframe.registry import Entry
 from metrics.tables import row
 
+LEAST_CLIPS = 1000
+"""Clips of each set below which FVD depends on their number more than on the videos."""
+
 NETWORKED: Mapping[str, Entry] = {
     "dino_subject/vbench": row(
         "metrics.dino:subject",
@@ -53,9 +56,13 @@ NETWORKED: Mapping[str, Entry] = {
             "Frechet distance between Gaussian fits of the I3D features (Kinetics-400 logits; "
             "frames squashed to 224x224, scaled to [-1, 1], at least 10 a clip) of generated and "
             "of real clips: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), covariances over n - 1. "
-            "No score of a single clip, and refused below 1,000 clips a set, where the estimate "
-            "follows n more than the videos."
+            "In a run the generated clips are the samples of a row and the real ones the clips of "
+            "the sentinel source. No score of a single clip, without interval, and refused below "
+            "1,000 clips a set, where the estimate follows n more than the videos."
         ),
+        networks=["i3d"],
+        least=LEAST_CLIPS,
+        version=2,
         paper_names=["FVD"],
         torchmetric="metrics.fvd:FrechetVideoDistance",
     ),
