@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from crossframe.errors import Problem, UserError, did_you_mean
 from methods.options import Options
-from methods.weight_files import Part, identity_of_part, locate
+from methods.weight_files import Part, hash_file, identity_of_part, locate
 
 _REQUIRED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 # Subfolders of miniature/weights; CLIP serves as text encoder and brings its tokenizer.
@@ -50,6 +50,11 @@ class BackboneConfig(Options):
     scheduler: Source | None = Field(default=None, description="replaces root/scheduler")
     controlnet: dict[str, Source] = Field(
         default_factory=dict, description="folder or hub id by kind (edges, depth, canny)"
+    )
+    tuned: Source | None = Field(
+        default=None,
+        description="file of tensors tuned by Tune-A-Video (.pth, .bin, .safetensors), laid over "
+        "the UNet's",
     )
     variant: str = Field(default="", description="the fp16 of model.fp16.safetensors, or empty")
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
@@ -151,7 +156,14 @@ def weights_identity(config: BackboneConfig) -> dict[str, str]:
     found: dict[str, str] = {"dtype": config.dtype}
     for part, folder in locate_all(config).items():
         found |= identity_of_part(part, folder)
+    if config.tuned:
+        found["tuned"] = hash_file(tuned_file(config.tuned), "backbone.tuned")
     return found
+
+
+def tuned_file(source: str) -> Path:
+    """Return the path of `backbone.tuned`."""
+    return Path(os.path.expanduser(source))
 
 
 def miniature_weights() -> Path:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from crossframe.checkpoints import PICKLED, require_plain_tensors
 from crossframe.errors import Problem, UserError
 from crossframe.files import read_json
-from methods.backbone_config import BackboneConfig, locate_all, weights_identity
+from methods.backbone_config import BackboneConfig, locate_all, tuned_file, weights_identity
 from methods.base import Shared
 from methods.weight_files import Part, weight_files
 
@@ -43,6 +43,9 @@ class Backbone:
     device, dtype: where and in what arithmetic the networks run.
     size: side in pixels of the images they were trained on.
     chunk: images that pass through the autoencoder at once.
+    temporal: temporal attention of a checkpoint of Tune-A-Video, by the names of its authors
+        (see `methods.tuneavideo.checkpoints`); empty for an image model. `tuneavideo` begins with
+        it; other methods run the image UNet alone.
     identity: sha256 by `role/file`, as `weights_identity` gives; empty for one made by hand.
     """
 
@@ -57,6 +60,7 @@ class Backbone:
     size: int = 512
     text_mask: bool = False
     chunk: int = 8
+    temporal: Mapping[str, Tensor] = field(default_factory=dict)
     identity: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -87,11 +91,13 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     """
     device, dtype = pick_device(config.device), getattr(torch, config.dtype)
     folders = {part.role: (part, folder) for part, folder in locate_all(config).items()}
-    loaded: dict[str, Any] = {
+    read = {
         role: _load(part, folder, dtype)
         for role, (part, folder) in folders.items()
         if part.has_weights
     }
+    loaded: dict[str, Any] = {role: net for role, (net, _) in read.items()}
+    temporal = _with_tuned(config, loaded["unet"], read["unet"][1])
     for net in loaded.values():
         net.to(device).eval().requires_grad_(False)
     text, unet, vae = loaded["text_encoder"], loaded["unet"], loaded["vae"]
@@ -108,6 +114,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         size=unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1),
         text_mask=hasattr(text, "text_model"),
         chunk=config.chunk,
+        temporal=temporal,
         identity=weights_identity(config),
     )
 
@@ -196,13 +203,18 @@ def _warn_if_cut(tokenizer: Any, prompts: Sequence[str], length: int) -> None:
             warnings.warn(message, stacklevel=3)
 
 
-def _load(part: Part, folder: Path, dtype: torch.dtype) -> nn.Module:
-    """Load one network, and refuse a checkpoint that runs code or leaves parameters unset."""
+def _load(part: Part, folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Mapping[str, Tensor]]:
+    """Load one network, with the temporal attention that its files hold besides, mostly {}.
+
+    Refuses a checkpoint that runs code or leaves parameters unset.
+    """
     for path in weight_files(folder, part.variant):
         if path.suffix == PICKLED:
             require_plain_tensors(path, f"backbone.{part.role}")
     try:
         net, info = _LOADERS[part.role.partition(".")[0]](folder, part, dtype)
+    except UserError:
+        raise
     except Exception as error:  # loaders raise a dozen kinds for one broken folder
         files = ", ".join(
             f"{f.name} {f.stat().st_size:,} B" for f in weight_files(folder, part.variant)
@@ -215,7 +227,21 @@ def _load(part: Part, folder: Path, dtype: torch.dtype) -> nn.Module:
     if missing:
         what = f"{str(folder)!r} leaves {len(missing)} tensors unset, among them {missing[0]}"
         raise UserError(Problem(f"backbone.{part.role}", what, fix="use a complete checkpoint"))
-    return net
+    return net, info.get("temporal", {})
+
+
+def _with_tuned(
+    config: BackboneConfig, unet: nn.Module, temporal: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """Lay `backbone.tuned` over a UNet; return the temporal attention that goes with it."""
+    if not config.tuned:
+        return temporal
+    from methods.tuneavideo.checkpoints import read_tuned, shapes_of
+
+    own = unet.state_dict()
+    tuned = read_tuned(tuned_file(config.tuned), shapes_of(own))
+    unet.load_state_dict({name: tuned.get(name, tensor) for name, tensor in own.items()})
+    return {name: tensor for name, tensor in tuned.items() if name not in own}
 
 
 Loaded = tuple[nn.Module, Mapping[str, Any]]
@@ -236,7 +262,23 @@ def _load_diffusers(model: Any, folder: Path, part: Part, dtype: torch.dtype) ->
 def _load_unet(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+    from methods.tuneavideo.checkpoints import is_video_config
+
+    if is_video_config(read_json(folder / "config.json")):
+        return _load_video_unet(UNet2DConditionModel, folder, part, dtype)
     return _load_diffusers(UNet2DConditionModel, folder, part, dtype)
+
+
+def _load_video_unet(model: Any, folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
+    """Load the image UNet of a checkpoint of Tune-A-Video; temporal attention goes beside it."""
+    from methods.tuneavideo.checkpoints import image_config, read_folder, shapes_of
+
+    with torch.device("meta"):
+        net = model.from_config(image_config(read_json(folder / "config.json")))
+    files = weight_files(folder, part.variant)
+    found = read_folder(folder, files, shapes_of(net.state_dict()), f"backbone.{part.role}")
+    net.load_state_dict(found.image, assign=True)
+    return net.to(dtype), {"missing_keys": (), "temporal": found.temporal}
 
 
 def _load_vae(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
