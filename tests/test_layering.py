@@ -48,6 +48,7 @@ TORCH_FREE = [
     "methods/patterns.py",
     "methods/*config*.py",
     "methods/*/config.py",
+    "methods/fresco/options.py",
     "metrics/__init__.py",
     "crossframe/flow/table.py",
     "metrics/identity.py",

@@ -1,0 +1,123 @@
+"""Backward warps as fixed sparse operators, and the rules that bring flow to a feature level.
+
+A bilinear backward warp reads four neighbours with fixed weights: a sparse matrix W over pixels,
+whose transpose is what a gradient needs. Both are kept as lists of rows (no dense matrix, no
+scatter, hence the same sums in the same order on every device and run).
+
+Shapes: n pairs, c channels, H W the size of the flow, h w that of a feature level, d = h w tokens,
+row-major. Flow is (dx, dy) in pixels of the level. Outside of the picture there are zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A sparse matrix by rows: row r sums weights[k] times source row columns[k] over its k.
+
+    columns: (entries,) int64. weights: (entries,) float. starts: (rows,) int64, first entry of
+    each row; a row without entries gives zeros.
+    """
+
+    columns: Tensor
+    weights: Tensor
+    starts: Tensor
+
+    @staticmethod
+    def build(row: Tensor, column: Tensor, weight: Tensor, rows: int) -> Rows:
+        """Sort entries (row, column, weight), each (entries,), into rows; zero weights go."""
+        kept = weight != 0
+        row, column, weight = row[kept], column[kept], weight[kept]
+        order = row.argsort(stable=True)
+        counts = torch.bincount(row, minlength=rows)
+        return Rows(column[order], weight[order], counts.cumsum(0) - counts)
+
+    def transposed(self, columns: int) -> Rows:
+        """Return the transpose of a matrix with `columns` columns."""
+        ends = torch.cat([self.starts[1:], self.starts.new_tensor([len(self.columns)])])
+        row = torch.arange(len(self.starts), device=self.starts.device)
+        return Rows.build(
+            self.columns, row.repeat_interleave(ends - self.starts), self.weights, columns
+        )
+
+    def __call__(self, source: Tensor) -> Tensor:
+        """(columns, c) -> (rows, c)."""
+        weights = self.weights.to(source.dtype)
+        return F.embedding_bag(
+            self.columns, source, self.starts, mode="sum", per_sample_weights=weights
+        )
+
+
+def warp_entries(flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (row, column, weight), each (4 n d,), of the warps of flow (n, 2, h, w).
+
+    Rows and columns count pixels over all pairs: pair i, pixel p is i d + p. Neighbours outside of
+    the picture have weight 0.
+    """
+    n, _, height, width = flow.shape
+    columns = torch.arange(width, dtype=flow.dtype, device=flow.device)
+    rows = torch.arange(height, dtype=flow.dtype, device=flow.device)
+    x, y = columns + flow[:, 0], rows[:, None] + flow[:, 1]
+    left, top = x.floor(), y.floor()
+    base = torch.arange(n, device=flow.device).view(n, 1, 1) * (height * width)
+    found, weights = [], []
+    for down in (0, 1):
+        for right in (0, 1):
+            at_x, at_y = left + right, top + down
+            inside = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
+            weight = (1 - (x - at_x).abs()) * (1 - (y - at_y).abs()) * inside
+            at = at_y.clamp(0, height - 1).long() * width + at_x.clamp(0, width - 1).long()
+            found.append((base + at).flatten())
+            weights.append(weight.flatten())
+    row = torch.arange(n * height * width, device=flow.device).repeat(4)
+    return row, torch.cat(found), torch.cat(weights)
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """Sample (n, c, h, w) at x + flow(x), flow (n, 2, h, w); bilinear, zeros outside.
+
+    The padding is what tells this from `crossframe.flow.fields.warp_backward`.
+    """
+    n, channels, height, width = image.shape
+    operator = Rows.build(*warp_entries(flow), n * height * width)
+    pixels = image.permute(0, 2, 3, 1).reshape(-1, channels)
+    return operator(pixels.contiguous()).view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def fit_flow(flow: Tensor, height: int, width: int) -> Tensor:
+    """Bring flow (n, 2, H, W) to a level: values times h/H, bilinear, (n, 2, h, w).
+
+    Positions are (i + 0.5) H/h - 0.5 in both directions, without antialiasing; where H/h does not
+    divide a side, its last pixels are left out.
+
+    Raises ValueError for a level whose sides are no rounded-down share of the flow's.
+    """
+    scale = height / flow.shape[-2]
+    _require_share(flow, height, width)
+    if scale == 1:
+        return flow
+    return F.interpolate(flow * scale, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def fit_occlusion(occluded: Tensor, height: int, width: int) -> Tensor:
+    """Bring occlusion (n, H, W), bool or 0/1, to a level: any occluded pixel counts.
+
+    Returns (n, h, w) float32. Raises as `fit_flow`.
+    """
+    _require_share(occluded, height, width)
+    kernel = occluded.shape[-2] // height
+    return F.max_pool2d(occluded[:, None].float(), kernel)[:, 0]
+
+
+def _require_share(field: Tensor, height: int, width: int) -> None:
+    full_height, full_width = field.shape[-2:]
+    kernel = full_height // height
+    if (full_height // kernel, full_width // kernel) != (height, width):
+        full = f"{full_width}x{full_height}"
+        raise ValueError(f"features of {width}x{height} are no even share of frames of {full}")
