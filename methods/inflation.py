@@ -126,6 +126,14 @@ class InflatedNet:
         """Names of the self-attention layers that take part: the keys of a reference bank."""
         return tuple(self._attentions)
 
+    def level(self, layer: str) -> int:
+        """Return the spatial level of one of `layers`, 0 = full latent resolution."""
+        match = _SELF_ATTENTION.match(layer)
+        if match is None or layer not in self._attentions:
+            raise ValueError(f"{layer} is not a layer that takes part")
+        depth = len(list(self.net.get_submodule("down_blocks").children()))
+        return _level(match[1], match[2], depth)
+
     def text_of(self, text: Tensor, f: int) -> Tensor:
         """Return a text per guidance row, (b, n, c), as the network takes it for `f` frames.
 
