@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,9 @@ def _draw(
     sampler = bench.parts.methods.load(method)
     config = bench.parts.method_config(method).model_validate(dict(cell.row.config))
     backbone = bench.backbone if needs_backbone(method, bench.parts) else None
+    notes: dict[str, Any] = {}
     request = _request(cell, shared, config)
+    request = replace(request, note=notes.__setitem__, scratch=store.scratch_folder)
     with Cost() as cost, torch.inference_mode():
         video = sampler(backbone, request, config, progress)
     _require_video(video, shared.source, method)
@@ -112,6 +115,7 @@ def _draw(
         "key": cell.key,
         "frames_sha256": array_sha256(frames),
         "cost": cost.record(len(frames)),
+        "notes": notes,
         "provenance": provenance(),
     }
     store.write_sample(cell.key, record)

@@ -40,6 +40,8 @@ def find(store: Store, *, orphans: bool = False, stages: bool = False) -> Iterat
     if stages:
         folders = (store.stage_folder / stage for stage in STAGES)
         yield from (_plain(path, "shared stage") for path in folders if path.is_dir())
+        if store.scratch_folder.is_dir():
+            yield _plain(store.scratch_folder, "unfinished work of methods")
     else:
         damaged = StageCache(store.stage_folder).damaged()
         yield from (_plain(path, "damaged, moved aside") for path in damaged)

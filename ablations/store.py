@@ -6,6 +6,7 @@
     <out>/clips/<slug>/frames/0000.png ...  video.mp4  clip.json
     <out>/claims/<key[:16]>.<n>   who is at which cell (see `ablations.leases`)
     <out>/stages/<stage>/...      what cells share (see `ablations.stages`)
+    <out>/scratch/...             unfinished work of methods, from which they go on
 
 `sample.json` says that the frames are whole and carries their sha256, `result.json` that they are
 scored too. All files are replaced atomically, so a killed run leaves whole files or none.
@@ -65,6 +66,11 @@ class Store:
     def stage_folder(self) -> Path:
         """Root of the stage cache of this folder."""
         return self._inside("stages")
+
+    @property
+    def scratch_folder(self) -> Path:
+        """Folder of the unfinished work of methods, from which they go on."""
+        return self._inside("scratch")
 
     @property
     def claim_folder(self) -> Path:

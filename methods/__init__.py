@@ -30,6 +30,26 @@ METHODS = Registry(
                 "version": 1,
             },
         ),
+        "tuneavideo": Entry(
+            target="methods.tuneavideo.sampler:sample",
+            summary="one-shot tuning on the clip, inversion, sampling with another prompt",
+            extra={
+                "config": "methods.tuneavideo.config:TuneAVideoConfig",
+                "needs_backbone": True,
+                "source": "Tune-A-Video, ICCV 2023, arXiv 2212.11565",
+                "version": 1,
+            },
+        ),
+        "ddim": Entry(
+            target="methods.inversion_only.sampler:sample",
+            summary="baseline: DDIM inversion, then sampling with another prompt",
+            extra={
+                "config": "methods.inversion_only.config:InversionOnlyConfig",
+                "needs_backbone": True,
+                "source": "DDIM, ICLR 2021, arXiv 2010.02502, section 4.3",
+                "version": 1,
+            },
+        ),
         "source": Entry(
             target="methods.sentinels:source",
             summary="sentinel: the source frames as they are",

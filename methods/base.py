@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossframe.keys import array_sha256
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from methods.backbones import Backbone
 
 Progress = Callable[[int, int], None]
+
+Note = Callable[[str, Any], None]
 
 Shared = Callable[
     [str, Any, Callable[[], Mapping[str, "Tensor"]]],
@@ -35,6 +38,10 @@ def alone(stage: str, parts: Any, make: Callable[[], Mapping[str, Tensor]]) -> M
     return make()
 
 
+def unheard(name: str, value: Any) -> None:
+    """Keep no notes: the `Note` of a sample made by itself."""
+
+
 @dataclass(frozen=True)
 class SampleRequest:
     """One video to make.
@@ -50,6 +57,9 @@ class SampleRequest:
         `occluded_backward` (f-1, h, w) bool; `depth` (f, h, w) in [0, 1], 1 = near; `masks`
         (f, n, h, w) bool, the visible part of each object.
     shared: gives work that samples have in common; it changes no result.
+    note: takes facts on how the sample was made (a loss curve, an error), by name, as plain data.
+    scratch: folder for unfinished work that an interrupt should not cost; it may be emptied at any
+        time between samples. None: there is no place.
     """
 
     frames: Tensor
@@ -60,6 +70,8 @@ class SampleRequest:
     source_prompt: str = ""
     truth: Mapping[str, Tensor] = field(default_factory=dict)
     shared: Shared = alone
+    note: Note = unheard
+    scratch: Path | None = None
 
     @cached_property
     def source_sha256(self) -> str:
