@@ -1,0 +1,1 @@
+"""The baseline of editing by DDIM inversion: no tuning, no guidance by features."""
