@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ablations.estimate import clip_identity, decode_parts
 from ablations.parts import Parts
 from ablations.plan import ClipCard, clip_request
 from ablations.spec import Spec
@@ -31,7 +32,7 @@ class ClipBench:
     ) -> None:
         self.clip = clip
         self.estimator = estimator
-        self.identity = [card.sha256, card.truth_sha256]
+        self.identity = clip_identity(card)
         self.parts = parts
         self.stages = stages
 
@@ -65,17 +66,26 @@ class ClipBench:
         flows = ("flow_forward", "flow_backward")
         return {n: t.permute(0, 3, 1, 2) if n in flows else t for n, t in tensors.items()}
 
-    def controls(self, kinds: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        """Control maps by kind, each (f, 3, h, w) float32 in [0, 1]."""
+    def controls(
+        self, kinds: tuple[str, ...], annotator_range: str = "correct"
+    ) -> dict[str, torch.Tensor]:
+        """Control maps by kind, each (f, 3, h, w) float32 in [0, 1].
+
+        annotator_range: as in `methods.conditions.control_map`.
+        """
         shared = shared_by(self.stages)
+        seen = [] if annotator_range == "correct" else [annotator_range]
+
+        def drawn(kind: str) -> dict[str, torch.Tensor]:
+            """The maps; of grey ones, one channel of three is kept."""
+            maps = self.parts.control(kind, self.clip, annotator_range)
+            grey = bool((maps == maps[:, :1]).all())
+            return {"map": maps[:, :1] if grey else maps}
 
         def made(kind: str) -> torch.Tensor:
-            grey = shared(
-                "control",
-                [self.identity, kind],
-                lambda: {"map": self.parts.control(kind, self.clip)[:, :1]},
-            )
-            return grey["map"].expand(-1, 3, -1, -1).contiguous()
+            """One kind of map, from the stage or drawn."""
+            maps = shared("control", [self.identity, kind, *seen], lambda: drawn(kind))["map"]
+            return maps.expand(-1, 3, -1, -1).contiguous()
 
         return {kind: made(kind) for kind in kinds}
 
@@ -90,9 +100,7 @@ class Bench:
         self.spec = spec
         self.backbone_config = backbone
         self.parts = parts
-        self.stages = StageCache(
-            store.root / "stages", lambda text: store.journal("stage", text=text)
-        )
+        self.stages = StageCache(store.stage_folder, lambda text: store.journal("stage", text=text))
         self.resident = Memo()
         self._clip: tuple[str, ClipBench] | None = None
 
@@ -139,7 +147,10 @@ def shared_by(stages: StageCache) -> Shared:
     def shared(
         stage: str, parts: Any, make: Callable[[], Mapping[str, torch.Tensor]]
     ) -> dict[str, torch.Tensor]:
+        """What `make` returns, or what it returned for equal parts; see `methods.base.Shared`."""
+
         def arrays() -> dict[str, np.ndarray]:
+            """What `make` returns, on the CPU."""
             return {name: value.detach().cpu().numpy() for name, value in make().items()}
 
         found = stages.get(stage, parts, arrays)
@@ -155,21 +166,23 @@ def decoded(card: ClipCard, spec: Spec, parts: Parts, stages: StageCache) -> Cli
     """
 
     def make() -> dict[str, np.ndarray]:
+        """Frames and exact truth from the clip's source."""
         clip = parts.load_clip(clip_request(card.ref, spec))
         if clip.sha256 != card.sha256:
             what = "has changed since the plan was made"
             raise UserError(Problem(card.ref, what, fix="run again, on the clip as it is now"))
         truth = {} if clip.truth is None else vars(clip.truth)
         exact = {f"truth.{name}": array for name, array in truth.items() if array is not None}
-        return {"frames": clip.frames, **exact}
+        maps = {f"control.{kind}": array for kind, array in clip.controls.items()}
+        return {"frames": clip.frames, **exact, **maps}
 
-    identity = [card.ref, spec.clip.model_dump(), card.sha256, card.truth_sha256]
-    arrays = stages.get("decode", identity, make)
-    exact = {
-        name.removeprefix("truth."): array
-        for name, array in arrays.items()
-        if name.startswith("truth.")
-    }
+    arrays = stages.get("decode", decode_parts(card, spec), make)
+    exact, maps = _below("truth.", arrays), _below("control.", arrays)
     truth = Truth(**exact) if exact else None
     edits = dict(card.edits or {})
-    return Clip(card.id, arrays["frames"], card.fps, card.caption, edits, truth)
+    return Clip(card.id, arrays["frames"], card.fps, card.caption, edits, truth, maps)
+
+
+def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin with `prefix`, without it."""
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}

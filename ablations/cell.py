@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ablations.bench import Bench, ClipBench, shared_by
-from ablations.cost import Cost
+from ablations.cost import measured
 from ablations.plan import Cell, needs_backbone
 from ablations.scoring import score_cell
 from ablations.store import SCHEMA, Store
@@ -105,7 +105,7 @@ def _draw(
     notes: dict[str, Any] = {}
     request = _request(cell, shared, config)
     request = replace(request, note=notes.__setitem__, scratch=store.scratch_folder)
-    with Cost() as cost, torch.inference_mode():
+    with measured() as cost, torch.inference_mode():
         video = sampler(backbone, request, config, progress)
     _require_video(video, shared.source, method)
     frames = to_frames(video)
@@ -129,7 +129,7 @@ def _request(cell: Cell, shared: ClipBench, config: Any) -> SampleRequest:
     return SampleRequest(
         frames=shared.source,
         prompt=cell.prompt,
-        controls=shared.controls(kinds),
+        controls=shared.controls(kinds, getattr(config, "annotator_range", "correct")),
         seed=cell.seed,
         source_prompt=cell.clip.caption,
         truth=shared.truth,

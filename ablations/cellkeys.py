@@ -1,12 +1,11 @@
 """What identifies a cell's frames and each of its scores. Torch-free.
 
 A cell's key is the sha256 of method and version, resolved options, the weights' sha256, the clip's
-sha256 (of its decoded frames, and of its exact truth), prompt, seed and the versions of the stages
-that make frames. A score's key adds the metric, its version, and what that metric needs besides the
-frames: weights and preprocessing of its encoder, the estimator of flow, the source's caption, the
-frame rate, other networks. So a new metric scores stored frames and samples nothing again, and a
-caption that is mended makes only the scores anew that read it. What only changes speed is in
-neither.
+sha256 (of its decoded frames, and of its exact truth) and caption, prompt, seed and the versions of
+the stages that make frames. A score's key adds the metric, its version, and what that metric needs
+besides the frames: weights and preprocessing of its encoder, the estimator of flow, the frame rate,
+other networks. So a new metric scores stored frames and samples nothing again. What only changes
+speed is in neither.
 """
 
 from __future__ import annotations
@@ -29,12 +28,17 @@ def needs_backbone(method: str, parts: Parts) -> bool:
     return bool(parts.methods.entry(method).extra.get("needs_backbone", True))
 
 
+def needs_of(metric: str, parts: Parts) -> tuple[str, ...]:
+    """Return what a metric needs besides the frames: `clip`, `flow`, `estimator`, ..."""
+    return tuple(parts.metrics.entry(metric).extra.get("needs", ()))
+
+
 class ScoreKeys:
     """Keys of scores; whatever metrics depend on is hashed once per distinct value."""
 
     def __init__(self, checked: CheckedSpec, parts: Parts) -> None:
         spec = checked.spec
-        self.metrics, self.flow = parts.metrics, spec.flow
+        self.parts, self.metrics, self.flow = parts, parts.metrics, spec.flow
         self.names = spec.metrics
         folder = parts.encoder_folder(spec.encoder, checked.backbone)
         self.encoder = parts.encoder_identity(folder, spec.geometry) if self._any("clip") else None
@@ -42,10 +46,7 @@ class ScoreKeys:
         self._known: dict[tuple[Any, ...], str] = {}
 
     def _any(self, need: str) -> bool:
-        return any(need in self._needs(name) for name in self.names)
-
-    def _needs(self, name: str) -> list[str]:
-        return list(self.metrics.entry(name).extra.get("needs", ()))
+        return any(need in needs_of(name, self.parts) for name in self.names)
 
     def of(self, key: str, clip: ClipCard) -> dict[str, str]:
         """Keys of the scores of the cell `key` on a clip, by metric."""
@@ -53,10 +54,8 @@ class ScoreKeys:
 
     def _facts(self, name: str, clip: ClipCard) -> str:
         facts = {"clip": self.encoder, "source_prompt": clip.caption, "fps": clip.fps}
-        mark = (
-            name,
-            *(facts[need] for need in ("source_prompt", "fps") if need in self._needs(name)),
-        )
+        needs = needs_of(name, self.parts)
+        mark = (name, *(facts[need] for need in ("source_prompt", "fps") if need in needs))
         if mark not in self._known:
             extra = self.metrics.entry(name).extra
             self._known[mark] = identity([score_identity(extra, facts, self.flow), self.stages])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -12,39 +14,12 @@ import torch
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
+@dataclass
 class Cost:
-    """Measure a block: `with Cost() as cost: ...`.
+    """Seconds and bytes of a block; the bytes are None where the system cannot tell."""
 
-    Memory is that of torch's allocator on the GPU where this process uses one. Otherwise it is the
-    peak of the process's resident memory during the block, networks included, where the system can
-    tell (Linux); None elsewhere.
-    """
-
-    seconds = 0.0
+    seconds: float = 0.0
     memory: int | None = None
-
-    def __enter__(self) -> Cost:
-        self.cuda = torch.cuda.is_initialized()
-        if self.cuda:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            self.resettable = _reset_peak()
-        self.began = time.perf_counter()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.cuda:
-            torch.cuda.synchronize()
-            self.memory = torch.cuda.max_memory_allocated()
-        elif self.resettable:
-            self.memory = _peak()
-        self.seconds = time.perf_counter() - self.began
 
     def record(self, frames: int) -> dict[str, Any]:
         """The entry of `result.json`: seconds, seconds_per_frame, peak_memory_bytes."""
@@ -53,6 +28,30 @@ class Cost:
             "seconds_per_frame": self.seconds / frames,
             "peak_memory_bytes": self.memory,
         }
+
+
+@contextmanager
+def measured() -> Iterator[Cost]:
+    """Measure a block: `with measured() as cost: ...`; the cost is known after it.
+
+    Memory is that of torch's allocator on the GPU where this process uses one. Otherwise it is the
+    peak of the process's resident memory during the block, networks included, where the system can
+    tell (Linux).
+    """
+    cost, cuda = Cost(), torch.cuda.is_initialized()
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    resettable = not cuda and _reset_peak()
+    began = time.perf_counter()
+    yield cost
+    if cuda:
+        torch.cuda.synchronize()
+    cost.seconds = time.perf_counter() - began
+    if cuda:
+        cost.memory = torch.cuda.max_memory_allocated()
+    elif resettable:
+        cost.memory = _peak()
 
 
 def _reset_peak() -> bool:

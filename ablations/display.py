@@ -11,17 +11,12 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 
 from ablations.engines.base import Ended, Progressed, Started
+from ablations.listing import show_seconds
 from ablations.plan import Cell
+from crossframe.progress import progress_bars
 
 
 class Display(Protocol):
@@ -43,15 +38,7 @@ def display(console: Console, total: int) -> Iterator[Display]:
     if not console.is_terminal:
         yield Lines(console, total)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bars:
+    with progress_bars(console) as bars:
         yield Bar(bars, total)
 
 
@@ -124,12 +111,3 @@ def failure_line(cell: Cell, event: Ended) -> str:
     if event.status in ("done", "cached", "busy"):
         return ""
     return f"{event.status}: {title(cell)}: {event.reason.splitlines()[0]}"
-
-
-def show_seconds(seconds: float) -> str:
-    """Seconds as people say them: `42 s`, `3 min 10 s`, `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"

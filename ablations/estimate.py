@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ablations.cellkeys import needs_backbone
+from ablations.cellkeys import needs_backbone, needs_of
 from ablations.parts import Parts
+from ablations.stage_versions import stage_file, stage_key
 from ablations.store import Store
+from crossframe.errors import UserError
+from crossframe.files import size_of
+from metrics.identity import FLOW_NEEDS, flow_identity
 
 if TYPE_CHECKING:
+    from ablations.cards import ClipCard
+    from ablations.check import CheckedSpec
     from ablations.plan import Cell
+    from ablations.spec import Spec
 
 MOST_MEASURED = 64
 """Finished cells whose folders are measured for the estimate of disk space."""
@@ -42,36 +49,69 @@ def bytes_of(count: int, store: Store) -> int | None:
     if not count:
         return 0
     results = islice(store.root.glob("cells/*/result.json"), MOST_MEASURED)
-    sizes = [folder_bytes(path.parent) for path in results]
+    sizes = [size_of(path.parent) for path in results]
     return round(statistics.median(sizes) * count) if sizes else None
 
 
-def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files below a folder; links are not followed."""
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(root, name)).st_size
-            except OSError:  # another runner has just removed it
-                continue
-    return total
+@dataclass(frozen=True)
+class Shared:
+    """Work that cells have in common: distinct pieces, and how many of them are kept already.
+
+    kept: None where only the method knows what its pieces are made from.
+    """
+
+    count: int
+    kept: int | None = None
 
 
-def shared_work(cells: Iterable[Cell], parts: Parts) -> dict[str, int]:
-    """Return how many distinct things the cells share: clips, control maps, flows, prompts."""
-    entries: Mapping[str, set[tuple[str, ...]]] = {
-        "decode": set(),
-        "control": set(),
-        "flow": set(),
-        "text": set(),
+def shared_work(
+    cells: Sequence[Cell], checked: CheckedSpec, store: Store, parts: Parts
+) -> dict[str, Shared]:
+    """Return what cells share, by stage: clips, control maps, estimated flows, prompts."""
+    needs = {n for name in checked.spec.metrics for n in needs_of(name, parts)}
+    clips = {cell.clip.ref: cell.clip for cell in cells}.values()
+    kinds = {
+        (cell.clip.ref, *control): [clip_identity(cell.clip), *control]
+        for cell in cells
+        for control in _controls(cell.row.config)
     }
-    for cell in cells:
-        clip = cell.clip.id
-        entries["decode"].add((clip,))
-        entries["control"].update((clip, kind) for kind in cell.row.config.get("controls", ()))
-        if any("flow" in parts.metrics.entry(m).extra.get("needs", ()) for m in cell.metric_keys):
-            entries["flow"].add((clip,))
-        if needs_backbone(cell.row.method, parts):
-            entries["text"].add((cell.prompt,))
-    return {kind: len(found) for kind, found in entries.items() if found}
+    flow = [card for card in clips if card.truth_sha256 is None or "estimator" in needs]
+    found = {
+        "decode": [decode_parts(card, checked.spec) for card in clips],
+        "control": list(kinds.values()),
+        "flow": _flow_parts(flow, checked.spec.flow) if FLOW_NEEDS & needs else [],
+    }
+    work = {stage: _looked_up(store, stage, entries) for stage, entries in found.items()}
+    prompts = {cell.prompt for cell in cells if needs_backbone(cell.row.method, parts)}
+    work["text"] = Shared(len(prompts))
+    return {stage: shared for stage, shared in work.items() if shared.count}
+
+
+def clip_identity(card: ClipCard) -> list[str | None]:
+    """What control maps of a clip are made from: its frames and its exact truth."""
+    return [card.sha256, card.truth_sha256]
+
+
+def _controls(config: Mapping[str, Any]) -> list[list[str]]:
+    """What names a control map of a clip in its key: the control, and how annotators see frames."""
+    seen = config.get("annotator_range", "correct")
+    return [[c] if seen == "correct" else [c, seen] for c in config.get("controls", ())]
+
+
+def decode_parts(card: ClipCard, spec: Spec) -> list[Any]:
+    """What the stage `decode` is keyed by."""
+    return [card.ref, spec.clip.model_dump(), *clip_identity(card)]
+
+
+def _flow_parts(cards: Iterable[ClipCard], estimator: str) -> list[Any]:
+    try:
+        used = flow_identity(estimator)
+    except UserError:  # an estimator of another package, or one without weights: nothing is kept
+        used = None
+    return [[used, card.sha256] for card in cards]
+
+
+def _looked_up(store: Store, stage: str, entries: Sequence[Any]) -> Shared:
+    places = (stage_file(stage, stage_key(stage, entry)) for entry in entries)
+    kept = sum(os.path.exists(os.path.join(store.root, "stages", *place)) for place in places)
+    return Shared(len(entries), kept)

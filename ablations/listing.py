@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,10 @@ SHARED_WORK = {
 
 
 def _costs(plan: Plan) -> Iterable[str]:
-    shared = [f"{count} {SHARED_WORK[kind]}" for kind, count in plan.shared.items()]
+    shared = [
+        f"{work.count} {SHARED_WORK[stage]}" + (f" ({work.kept} there)" if work.kept else "")
+        for stage, work in plan.shared.items()
+    ]
     if shared:
         yield f"shared by the cells to run: {', '.join(shared)}"
     yield f"disk: {'unknown' if plan.bytes is None else show_bytes(plan.bytes)}"
@@ -70,6 +74,15 @@ def show_bytes(count: float) -> str:
             break
         count, unit = count / 1000, {"B": "kB", "kB": "MB", "MB": "GB", "GB": "TB"}[unit]
     return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
+
+
+def show_seconds(seconds: float) -> str:
+    """Seconds as people say them: `42 s`, `3 min 10 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
 
 
 def _reasons(plan: Plan) -> Iterable[str]:
@@ -92,7 +105,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "counts": plan.counts(),
         "seconds": plan.seconds,
         "bytes": plan.bytes,
-        "shared": dict(plan.shared),
+        "shared": {stage: asdict(work) for stage, work in plan.shared.items()},
         "cells": [
             {**cell.summary(), "problems": list(cell.problems), "state": state, "reason": reason}
             for cell, state, reason in zip(plan.cells, plan.states, plan.reasons, strict=True)

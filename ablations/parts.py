@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any
 
 from crossframe.registry import Registry
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Parts:
     flow: (clip, shared as in `methods.base`, name of an estimator) -> flow of its frames, exact
         where the clip knows it, else estimated.
     estimator: name -> an estimator of flow, which may load its weights when first used.
-    control: (kind, clip) -> control maps, (f, 3, h, w) float32 in [0, 1].
+    control: (kind, clip, annotator range) -> control maps, (f, 3, h, w) float32 in [0, 1].
     """
 
     methods: Registry
@@ -56,5 +57,5 @@ class Parts:
     load_encoder: Callable[[str, str], Any]
     flow: Callable[[Any, Any, str], Any]
     estimator: Callable[[str], Any]
-    control: Callable[[str, Any], Any]
+    control: Callable[[str, Any, str], Any]
     clip_fingerprint: Callable[[Any], str | None] = lambda request: None

@@ -12,7 +12,7 @@ from typing import Any
 from ablations.cards import ClipCard, clip_request, read_cards
 from ablations.cellkeys import Keys, needs_backbone
 from ablations.check import CheckedSpec
-from ablations.estimate import bytes_of, seconds_of, shared_work
+from ablations.estimate import Shared, bytes_of, seconds_of, shared_work
 from ablations.grid import Row
 from ablations.parts import Parts
 from ablations.spec import Spec
@@ -21,7 +21,7 @@ from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.keys import derive_seed
 
 __all__ = [
-    "FAILURES",
+    "RETRYABLE",
     "STATES",
     "TO_RUN",
     "Cell",
@@ -47,7 +47,7 @@ TO_RUN = ("score", "run", "retry")
 FRESH = ("run", "")
 """State and reason of a cell of which nothing is stored."""
 
-FAILURES = ("failed", "oom", "diverged")
+RETRYABLE = ("failed", "oom", "diverged")
 """Recorded ends of a cell that are not tried again unasked; any other record is judged anew."""
 
 
@@ -91,7 +91,7 @@ class Plan:
     seconds, bytes: estimates for what is to be sampled, None when unknown.
     obstacle: why the backbone cannot be had here; the cells that need it are skipped then.
     reasons: cell by cell, why it is skipped or how it failed earlier, or "".
-    shared: work that the cells to run have in common -> how many distinct pieces there are.
+    shared: work that the cells to run have in common, by stage.
     """
 
     checked: CheckedSpec
@@ -101,7 +101,7 @@ class Plan:
     obstacle: UserError | None = None
     reasons: tuple[str, ...] = ()
     bytes: int | None = None
-    shared: Mapping[str, int] = field(default_factory=dict)
+    shared: Mapping[str, Shared] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Number of cells in each state, in the order of `STATES`."""
@@ -143,7 +143,7 @@ def make_plan(
         keys.obstacle,
         reasons,
         bytes_of(len(sampled), store),
-        shared_work((cell for cell, state in paired if state in TO_RUN), parts),
+        shared_work([cell for cell, state in paired if state in TO_RUN], checked, store, parts),
     )
 
 
@@ -156,14 +156,14 @@ def _begun(store: Store) -> set[str]:
 
 
 def _require_failures(words: Collection[str]) -> None:
-    unknown = [word for word in words if word not in FAILURES]
+    unknown = [word for word in words if word not in RETRYABLE]
     if unknown:
         raise UserError(
             Problem(
                 f"--retry {word}",
                 "no such kind of failure",
-                ", ".join(FAILURES),
-                did_you_mean(word, FAILURES),
+                ", ".join(RETRYABLE),
+                did_you_mean(word, RETRYABLE),
             )
             for word in unknown
         )
@@ -197,13 +197,20 @@ def prompts_of(clip: ClipCard, spec: Spec) -> tuple[list[str], tuple[str, ...]]:
     if clip.problems:
         return [""], clip.problems
     known = {"caption": clip.caption, **(clip.edits or {})}
-    found = known.get(spec.prompt, "")
-    if found:
-        return [found], ()
+    kinds = [spec.prompt] if isinstance(spec.prompt, str) else spec.prompt
     names = [name for name, text in known.items() if text]
+    absent = [kind for kind in kinds if kind not in names]
+    if not absent:
+        return list(dict.fromkeys(known[kind] for kind in kinds)), ()
     allowed = f" (allowed: {', '.join(names)})" if names else ""
-    hint = did_you_mean(spec.prompt, names) or f"give one under prompts: {{{clip.id}: ...}}"
-    return [""], (f"{clip.id}: has no prompt of kind {spec.prompt!r}{allowed}. {hint}",)
+    hints = [
+        did_you_mean(kind, names) or f"give one under prompts: {{{clip.id}: ...}}"
+        for kind in absent
+    ]
+    return [""], tuple(
+        f"{clip.id}: has no prompt of kind {kind!r}{allowed}. {hint}"
+        for kind, hint in zip(absent, hints, strict=True)
+    )
 
 
 def state_of(cell: Cell, store: Store, retry: Collection[str] = ()) -> tuple[str, str]:
@@ -226,7 +233,7 @@ def state_of(cell: Cell, store: Store, retry: Collection[str] = ()) -> tuple[str
 
 def _sticks(failure: Mapping[str, Any], cell: Cell) -> bool:
     asked = failure.get("metric_keys")
-    return failure.get("status") in FAILURES and asked in (None, dict(cell.metric_keys))
+    return failure.get("status") in RETRYABLE and asked in (None, dict(cell.metric_keys))
 
 
 def default_out(spec: Spec) -> Path:

@@ -5,6 +5,7 @@ Torch-free: workers load torch, a run whose cells are all cached starts and ends
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from ablations.display import Display, display
 from ablations.engines.base import Ended, Engine, Order, Progressed, Started
 from ablations.failures import record_failure
 from ablations.parts import Parts
-from ablations.plan import Cell, Plan
+from ablations.plan import TO_RUN, Cell, Plan
 from ablations.store import SCHEMA, Store
 from crossframe.keys import file_sha256
 
@@ -62,36 +63,42 @@ def run_plan(
 
     Raises `UserError` before anything is written when the backbone cannot be had. On
     `KeyboardInterrupt` the engine is stopped, cells that were being computed are recorded as
-    interrupted, and the interrupt is passed on. Everything finished until then stays.
+    interrupted, and the interrupt is passed on. A disk that takes no more stops the run in the same
+    way, with an OSError. Everything finished until then stays.
     """
     if plan.obstacle is not None:
         raise plan.obstacle
     began = time.perf_counter()
-    store.sweep()
-    _write_head(plan, store)
-    outcome = Outcome(cached=plan.counts()["cached"], earlier=earlier_failures(plan, store))
-    _relabel(plan, store)
-    for cell in plan.with_state("skipped"):
-        record_failure(cell, store, "skipped", cell.problem)
-        outcome.failed.append((cell, cell.problem))
-    waiting = plan.with_state("score", "run", "retry")
+    outcome = _begin(plan, store)
+    waiting = plan.with_state(*TO_RUN)
     chosen = waiting[:limit]
     outcome.left = len(waiting) - len(chosen)
     if chosen:
-        checked = plan.checked
-        order = Order(
-            checked.spec,
-            checked.backbone,
-            store.root.resolve(),
-            parts,
-            engine.options.threads,
-            time.time(),
-        )
+        order = _order(plan, store, parts, engine.options.threads)
         with display(console, len(chosen)) as show:
             _Watch(store, outcome, show).run(chosen, engine, order)
     outcome.seconds = time.perf_counter() - began
     store.journal("run-end", done=outcome.done, failed=len(outcome.failed), seconds=outcome.seconds)
     return outcome
+
+
+def _begin(plan: Plan, store: Store) -> Outcome:
+    """Write down what is to be run, and account for the cells that nothing is to be done about."""
+    store.sweep()
+    _write_head(plan, store)
+    _relabel(plan, store)
+    judged = list(zip(plan.cells, plan.states, plan.reasons, strict=True))
+    earlier = [(cell, reason) for cell, state, reason in judged if state == "failed"]
+    skipped = [(cell, reason) for cell, state, reason in judged if state == "skipped"]
+    for cell, reason in skipped:
+        record_failure(cell, store, "skipped", reason)
+    return Outcome(cached=plan.counts()["cached"], failed=skipped, earlier=earlier)
+
+
+def _order(plan: Plan, store: Store, parts: Callable[[], Parts], threads: int | None) -> Order:
+    checked = plan.checked
+    root = store.root.resolve()
+    return Order(checked.spec, checked.backbone, root, parts, threads, time.time())
 
 
 class _Watch:
@@ -109,7 +116,7 @@ class _Watch:
             engine.start(order)
             while self.open:
                 free = [c for c in self.open.values() if self.store.holder(c.key) is None]
-                for event in engine.run(free):
+                for event in engine.run(free) if free else ():
                     self._hear(event)
                 if self.open:
                     time.sleep(POLL)
@@ -135,6 +142,8 @@ class _Watch:
     def _ended(self, cell: Cell, event: Ended) -> None:
         if event.status == "busy":
             return
+        if event.status == "full":
+            raise OSError(errno.ENOSPC, event.reason, str(self.store.root))
         del self.open[cell.key]
         if event.status == "done":
             self.outcome.done += 1
@@ -150,14 +159,6 @@ class _Watch:
             if self.store.result(key) is None:
                 record_failure(self.open[key], self.store, "interrupted", "interrupted")
         self.store.journal("interrupted", done=self.outcome.done)
-
-
-def earlier_failures(plan: Plan, store: Store) -> list[tuple[Cell, str]]:
-    """Cells that failed in an earlier run and are not to be tried again, with the reason."""
-    return [
-        (cell, str((store.failure(cell.key) or {}).get("reason", "")))
-        for cell in plan.with_state("failed")
-    ]
 
 
 def spec_record(checked: CheckedSpec) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from metrics.flow_table import FLOWS
+from crossframe.flow.table import FLOWS
 from metrics.preprocessing import GEOMETRIES
 from metrics.presets import PRESETS
 
@@ -102,7 +102,7 @@ OPEN_MAPPINGS: Mapping[str, str] = {
 class Frozen(BaseModel):
     """Base of all spec models: immutable, no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 def _text_or_mapping(value: Any) -> Any:
@@ -310,8 +310,8 @@ class Spec(Frozen):
         description="clip references, ranges (a..b) and globs"
     )
     clip: ClipSettings = ClipSettings()
-    prompt: Name = Field(
-        default="object", description="kind of edit prompt taken from the clip, or caption"
+    prompt: Name | Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
+        default="object", description="kinds of edit prompt taken from the clip, or caption"
     )
     prompts: Prompts = Field(default={}, description="prompts for all clips, or by clip")
     seeds: Seeds = Seeds()

@@ -1,9 +1,12 @@
-"""Versions of the stages that cells share, apart from their code so that a plan loads no arrays."""
+"""Stages that cells share: versions, keys, places. A module apart, so that plans load no arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
+
+from crossframe.keys import identity
 
 STAGES: Mapping[str, int] = MappingProxyType(
     {
@@ -19,5 +22,22 @@ STAGES: Mapping[str, int] = MappingProxyType(
 )
 """Version of the code behind each stage: raise it by hand when the values it makes change."""
 
+SUFFIX = ".safetensors"
+
 SCORING = frozenset({"features"})
 """Stages that shape scores and never frames."""
+
+
+def stage_key(stage: str, parts: Any) -> str:
+    """Return the key of an entry; raises ValueError for a stage that is not in `STAGES`.
+
+    parts: whatever `crossframe.keys.plain` accepts, and raises as that does.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"no stage {stage!r} (allowed: {', '.join(STAGES)})")
+    return identity([stage, STAGES[stage], parts])
+
+
+def stage_file(stage: str, key: str) -> tuple[str, str, str]:
+    """Return where an entry lies below the root of a stage cache: two folders and a file."""
+    return stage, key[:2], f"{key}{SUFFIX}"

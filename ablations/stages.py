@@ -20,12 +20,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ablations.stage_versions import STAGES
+from ablations.stage_versions import STAGES, SUFFIX, stage_file, stage_key
 from crossframe.errors import Problem, UserError
 from crossframe.files import safe_join, write_bytes
 from crossframe.keys import array_sha256, canonical_json, identity
 
-SUFFIX = ".safetensors"
 DAMAGED = ".damaged"
 # The one entry of the files' metadata; several would be written in an order that varies.
 LABEL = "crossframe"
@@ -50,18 +49,12 @@ class StageCache:
         self.notice = notice
 
     def key(self, stage: str, parts: Any) -> str:
-        """Return the key of an entry; raises ValueError for a stage that is not in `STAGES`.
-
-        parts: whatever `crossframe.keys.plain` accepts, and raises as that does.
-        """
-        if stage not in STAGES:
-            raise ValueError(f"no stage {stage!r} (allowed: {', '.join(STAGES)})")
-        return identity([stage, STAGES[stage], parts])
+        """Return the key of an entry; raises as `stage_key` does."""
+        return stage_key(stage, parts)
 
     def path(self, stage: str, key: str) -> Path:
         """Return the file of an entry; raises UserError when a link leads it out of `root`."""
-        name = f"{key}{SUFFIX}"
-        folder = (stage, key[:2])
+        *folder, name = stage_file(stage, key)
         if safe_join(self.root, *folder) != self.root.resolve().joinpath(*folder):
             what = "is, or lies behind, a symbolic link"
             raise UserError(Problem(str(self.root.joinpath(*folder)), what, fix="remove the link"))

@@ -26,15 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.leases import Lease, Owner, acquire, holder
 from crossframe.errors import Problem, UserError
-from crossframe.files import (
-    append_line,
-    read_json,
-    safe_join,
-    size_of,
-    sweep,
-    write_json,
-    write_text,
-)
+from crossframe.files import append_line, read_json, safe_join, sweep, write_json, write_text
 from crossframe.keys import array_sha256, identity
 
 if TYPE_CHECKING:
@@ -197,7 +189,7 @@ class Store:
 
     def seconds(self) -> Iterator[tuple[str, str, float]]:
         """Yield (method, row label, seconds with scoring) of every finished cell in the folder."""
-        for _, record in self._finished():
+        for record in self._finished():
             try:
                 cost = record["cost"]
                 seconds = float(cost["seconds"]) + float(cost.get("scoring_seconds", 0))
@@ -205,20 +197,14 @@ class Store:
             except (KeyError, TypeError, ValueError):
                 continue
 
-    def disk(self) -> Iterator[tuple[str, str, int]]:
-        """Yield (method, row label, bytes on disk) of every finished cell in the folder."""
-        for folder, record in self._finished():
-            if "method" in record and "row" in record:
-                yield record["method"], record["row"], size_of(folder)
-
-    def _finished(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def _finished(self) -> Iterator[dict[str, Any]]:
         for folder in self.cells():
             try:
                 record = read_json(folder / "result.json")
             except UserError:
                 continue
             if isinstance(record, dict):
-                yield folder, record
+                yield record
 
     def sweep(self) -> list[Path]:
         """Remove what killed writers left half-written, never what a living one is at."""

@@ -18,6 +18,7 @@ from ablations.failures import record_failure
 from ablations.plan import Cell
 from ablations.store import Store
 from crossframe.errors import Diverged, UserError
+from crossframe.files import DISK_FULL
 
 Progress = Callable[[int, int], None]
 
@@ -41,12 +42,14 @@ class Worker:
 
         KeyboardInterrupt is recorded and passed on.
         """
-        lease = self.store.claim(cell.key)
-        if lease is None:
-            return Ended(cell.key, "busy")
-        with lease:
-            settled = self._settled(cell)
-            return settled or self._compute(cell, progress)
+        try:
+            lease = self.store.claim(cell.key)
+            if lease is None:
+                return Ended(cell.key, "busy")
+            with lease:
+                return self._settled(cell) or self._compute(cell, progress)
+        except OSError as error:  # of the store: what the cell itself raises is recorded in it
+            return Ended(cell.key, *classify(error), traceback.format_exc(), lost=True)
 
     def _settled(self, cell: Cell) -> Ended | None:
         """What another runner made of the cell since this run began."""
@@ -67,7 +70,8 @@ class Worker:
         except (Exception, KeyboardInterrupt) as error:
             status, reason = classify(error)
             log = "\n".join([*(str(w.message) for w in caught), traceback.format_exc()])
-            record_failure(cell, self.store, status, reason, log)
+            if status != "full":
+                record_failure(cell, self.store, status, reason, log)
             if isinstance(error, KeyboardInterrupt):
                 raise
             return Ended(cell.key, status, reason, log)
@@ -76,7 +80,7 @@ class Worker:
 
 
 def classify(error: BaseException) -> tuple[str, str]:
-    """Status and reason of what a cell raised."""
+    """Status, as in `Ended`, and reason of what a cell raised."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "interrupted"
     if isinstance(error, Diverged):
@@ -84,6 +88,8 @@ def classify(error: BaseException) -> tuple[str, str]:
     if isinstance(error, UserError):
         return "failed", str(error)
     reason = f"{type(error).__name__}: {error}".strip()
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return "full", reason
     return ("oom" if is_out_of_memory(error) else "failed"), reason
 
 

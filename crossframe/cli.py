@@ -8,14 +8,18 @@ to its workers, `miniature` to what it calls.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from crossframe import __version__
 from crossframe.errors import UserError
-from crossframe.verbs.common import Tools
+from crossframe.verbs.common import Tools, trouble
+
+# pydantic would look through all installed packages for plugins of its own at every start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 VERBS: Mapping[str, str] = {
     "clips": "crossframe.verbs.clips:clips",
@@ -30,6 +34,7 @@ VERBS: Mapping[str, str] = {
     "run": "crossframe.verbs.run:run",
     "schema": "crossframe.verbs.listing:schema",
     "score": "crossframe.verbs.score:score",
+    "tgve": "crossframe.verbs.tgve:tgve",
     "verify": "crossframe.verbs.verify:verify",
 }
 """Verbs by name: `module:command`."""
@@ -39,9 +44,11 @@ class _Commands(click.Group):
     """A group that imports verbs late and tells user errors in plain lines, without a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all verbs."""
         return sorted(VERBS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a verb; None when there is none of that name."""
         if name not in VERBS:
             return None
         module, _, attribute = VERBS[name].partition(":")
@@ -49,13 +56,23 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb; what it raises for the user is told line by line, with exit code 2."""
         ctx.obj = ctx.obj or Tools()
         try:
             return super().invoke(ctx)
         except UserError as error:
-            count = len(error.problems)
-            click.echo(f"{count} problem{'s' if count > 1 else ''}:\n{error}", err=True)
-            ctx.exit(error.exit_code)
+            _tell(ctx, error)
+        except OSError as error:
+            told = trouble(error)
+            if told is None:
+                raise
+            _tell(ctx, told)
+
+
+def _tell(ctx: click.Context, error: UserError) -> NoReturn:
+    count = len(error.problems)
+    click.echo(f"{count} problem{'s' if count > 1 else ''}:\n{error}", err=True)
+    ctx.exit(error.exit_code)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

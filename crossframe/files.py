@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ LEFT_SECONDS = 86_400.0
 KEPT_CHARACTERS = 24
 # What an archive may unpack to unless the caller says otherwise: 4 GiB.
 UNPACKED_BYTES = 1 << 32
+# What a file system answers that takes no more, from anybody or from this user.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY = re.compile(
     r"\.(?P<host>[A-Za-z0-9_-]+)\.(?P<pid>\d+)\.(?P<start>\d*)\.[0-9a-f]{12}\.tmp(\.[^.]*)?$"
 )
@@ -135,7 +138,7 @@ def append_line(path: str | Path, text: str) -> None:
         unfinished = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
         line = ("\n" if unfinished else "").encode() + text.encode() + b"\n"
         if os.write(handle, line) != len(line):
-            raise OSError(f"{target}: the disk took only a part of a line")
+            raise OSError(errno.ENOSPC, "the disk took only a part of a line", str(target))
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -221,12 +224,16 @@ def remove(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files under a folder; links count as nothing."""
-    if path.is_symlink() or not path.exists():
+    """Return the bytes of a file, or of all files under a folder.
+
+    Links count as nothing, and so does what somebody removes meanwhile.
+    """
+    try:
+        facts = path.lstat()
+        items = list(path.iterdir()) if stat.S_ISDIR(facts.st_mode) else []
+    except OSError:
         return 0
-    if path.is_file():
-        return path.stat().st_size
-    return sum(size_of(item) for item in path.iterdir())
+    return sum(map(size_of, items)) if items else facts.st_size * stat.S_ISREG(facts.st_mode)
 
 
 def _abandoned(path: Path) -> bool:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHUNK_BYTES = 1 << 20
+# Tuples, because a plan asks ten thousand times: `bool | int | str` is made anew each time, and
+# `Mapping` alone is slow to recognise a dict.
+SCALARS = (bool, int, str)
+MAPPINGS = (dict, Mapping)
+SEQUENCES = (list, tuple, Sequence)
 
 
 def plain(obj: Any, where: str = "") -> Any:
@@ -24,7 +29,7 @@ def plain(obj: Any, where: str = "") -> Any:
     Raises TypeError for anything else, for mapping keys that are not strings (1 and "1" would
     become one key), and ValueError for NaN and infinity; both name the place inside `obj`.
     """
-    if obj is None or isinstance(obj, bool | int | str):
+    if obj is None or isinstance(obj, SCALARS):
         return obj
     if _is_numpy_scalar(obj):
         return plain(obj.item(), where)
@@ -32,9 +37,9 @@ def plain(obj: Any, where: str = "") -> Any:
         return _finite(obj, where)
     if isinstance(obj, Path):
         return obj.as_posix()
-    if isinstance(obj, Mapping):
+    if isinstance(obj, MAPPINGS):
         return {_key(key, where): plain(item, f"{where}.{key}") for key, item in obj.items()}
-    if isinstance(obj, Sequence) and not isinstance(obj, bytes | bytearray):
+    if isinstance(obj, SEQUENCES) and not isinstance(obj, bytes | bytearray):
         return [plain(item, f"{where}[{index}]") for index, item in enumerate(obj)]
     return plain(_fields(obj, where), where)
 

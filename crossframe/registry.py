@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
 from crossframe.errors import Problem, UserError, did_you_mean
@@ -97,7 +97,7 @@ class Registry:
     @cached_property
     def _foreign(self) -> Mapping[str, tuple[EntryPoint, ...]]:
         found: dict[str, tuple[EntryPoint, ...]] = {}
-        for point in _installed(tuple(sys.path)).select(group=self.group):
+        for point in _points(tuple(sys.path), self.group):
             found[point.name] = (*found.get(point.name, ()), point)
         return found
 
@@ -129,10 +129,21 @@ class Registry:
         return Problem(f"{self.kind} {name!r}", what, fix=fix)
 
 
+def _points(path: tuple[str, ...], group: str) -> list[EntryPoint]:
+    """The entry points of a group; of a package that is on `path` twice, the first counts."""
+    named: dict[str, Distribution] = {}
+    for package, text in _installed(path):
+        if group in text:
+            named.setdefault(package.name, package)
+    points = (point for package in named.values() for point in package.entry_points)
+    return [point for point in points if point.group == group]
+
+
 @lru_cache(maxsize=4)
-def _installed(path: tuple[str, ...]) -> Any:
-    """Return the entry points of all packages on `path`; reading them takes a while."""
-    return entry_points()
+def _installed(path: tuple[str, ...]) -> list[tuple[Distribution, str]]:
+    """All packages on `path` with the text of their entry points: parsing all would take long."""
+    packages = distributions(path=list(path))
+    return [(package, package.read_text("entry_points.txt") or "") for package in packages]
 
 
 def _is_part_of(module: str, missing: str | None) -> bool:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 class Options(BaseModel):
     """A frozen group of options; an unknown name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class MethodConfig(Options):

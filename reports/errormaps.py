@@ -16,7 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from ablations.stages import LABEL, SUFFIX
+from ablations.stage_versions import SUFFIX
+from ablations.stages import LABEL
 from reports.canvas import Ask, NotDrawn, wrap
 from reports.load import ClipFolder
 from reports.strips import GAP, HEAD, LABEL_SIGNS, Block, Page, blocks, label_width, picks

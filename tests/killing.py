@@ -17,23 +17,18 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from test_engines import Lab, engine
+from lab import Lab, engine, spec_text
 
 from ablations.health import examine, jobs
 from reports.load import load_run, registered_infos
 from reports.tables import summarise, to_csv, to_latex, to_markdown
 
-SPEC = """\
-name: tiny
-method: noisy
-sentinels: [source]
-base: {steps: 1}
-grid: {attention.pattern: [individual, full]}
-clips: [world:tiny/0]
-clip: {frames: 2, size: 16}
-seeds: {count: 2}
-metrics: [psnr/mean_error, brightness]
-"""
+SPEC = spec_text(
+    base={"steps": 1},
+    clips=["world:tiny/0"],
+    clip={"frames": 2, "size": 16},
+    metrics=["psnr/mean_error", "brightness"],
+)
 CALLS = ("replace", "link", "fsync", "unlink", "mkdir", "write", "rmdir")
 """The calls of `os` through which a run changes what lies on disk."""
 
@@ -74,7 +69,7 @@ def _run(folder: Path, point: Point | None, name: str) -> None:
     counts: Counter[str] = Counter()
     for call in CALLS:
         setattr(os, call, Watched(call, counts, point))
-    Lab(folder, SPEC).run(engine(name))
+    Lab(folder, SPEC).run(engine=engine(name))
     (folder / "counts.json").write_text(json.dumps(counts))
 
 

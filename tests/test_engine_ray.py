@@ -7,9 +7,11 @@ import pytest
 
 pytest.importorskip("ray", reason="no Ray here: pip install 'crossframe[ray]'")
 
-from test_engines import Lab, engine
+from lab import Lab, engine, spec_text
 
 from crossframe.errors import UserError
+
+TEXT = spec_text(sentinels=[])
 
 
 @pytest.fixture
@@ -17,19 +19,19 @@ def lab(tmp_path, monkeypatch):
     # Ray's workers import the fake parts from here.
     here = os.path.dirname(__file__)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(here), here]))
-    return Lab(tmp_path)
+    return Lab(tmp_path, TEXT)
 
 
 def test_a_killed_worker_takes_only_its_cell(lab):
     handler = signal.getsignal(signal.SIGTERM)
-    outcome = lab.run(engine("ray", jobs=1), "grid.death=[none, sigkill]", "clips=[world:tiny/0]")
+    outcome = lab.run("grid.death=[none, sigkill]", "clips=[world:tiny/0]", engine=engine("ray"))
     assert (outcome.done, len(outcome.failed), outcome.exit_code) == (4, 4, 1)
     for cell, reason in outcome.failed:
         assert "worker is gone" in reason
         assert lab.store.failure(cell.key)["status"] in ("failed", "oom")
         assert lab.store.holder(cell.key) is None
-    inline = Lab(lab.path.parent / "inline")
-    inline.run(engine("inline"), "grid.death=[none]", "clips=[world:tiny/0]")
+    inline = Lab(lab.path.parent / "inline", TEXT)
+    inline.run("grid.death=[none]", "clips=[world:tiny/0]")
     assert lab.metrics() == inline.metrics()
     assert set(lab.starts().values()) == {1}
 
@@ -39,4 +41,4 @@ def test_a_killed_worker_takes_only_its_cell(lab):
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "host:port"])
 def test_a_cluster_that_is_not_there_is_told(lab, address):
     with pytest.raises(UserError, match="no Ray cluster"):
-        lab.run(engine("ray", address=address))
+        lab.run(engine=engine("ray", address=address))

@@ -6,15 +6,16 @@ import pytest
 
 pytest.importorskip("submitit", reason="no submitit here: pip install 'crossframe[slurm]'")
 
+from lab import Lab, engine, spec_text
 from submitit.core.submission import process_job
 from submitit.slurm.test_slurm import mocked_slurm
-from test_engines import Lab, engine
 
 from ablations.engines import slurm
 from crossframe.errors import UserError
 from crossframe.provenance import provenance
 
 FIRST_JOB = "12"
+TEXT = spec_text(sentinels=[])
 
 
 class Node:
@@ -44,7 +45,7 @@ class Node:
 def lab(tmp_path):
     """A lab; submitit's task runner replaces signal handlers, which are put back."""
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
-    yield Lab(tmp_path)
+    yield Lab(tmp_path, TEXT)
     for number, handler in kept.items():
         signal.signal(number, handler)
 
@@ -58,7 +59,9 @@ def cluster(lab, monkeypatch):
     def run(*overrides, dies=""):
         with mocked_slurm() as fake:
             monkeypatch.setattr(slurm, "sleep", Node(fake, lab.store.root / "slurm", dies))
-            return lab.run(engine("slurm", jobs=2, extra={"slurm_partition": "gpu"}), *overrides)
+            return lab.run(
+                *overrides, engine=engine("slurm", jobs=2, extra={"slurm_partition": "gpu"})
+            )
 
     return run
 
@@ -66,8 +69,8 @@ def cluster(lab, monkeypatch):
 def test_an_array_job_fills_the_store(lab, cluster, tmp_path):
     outcome = cluster()
     assert (outcome.done, outcome.failed) == (8, [])
-    inline = Lab(tmp_path / "inline")
-    inline.run(engine("inline"))
+    inline = Lab(tmp_path / "inline", TEXT)
+    inline.run()
     assert lab.metrics() == inline.metrics()
     (script,) = (lab.store.root / "slurm").glob("*_submission.sh")
     assert "--array=0-1" in script.read_text()
@@ -80,17 +83,17 @@ def test_a_task_that_dies_loses_only_what_it_had_not_done(lab, cluster):
     for cell, reason in outcome.failed:
         assert "OUT_OF_MEMORY" in reason
         assert lab.store.failure(cell.key)["status"] == "oom"
-    assert lab.run(engine("inline"), retry=("oom",)).done == 4
+    assert lab.run(retry=("oom",)).done == 4
 
 
 def test_no_slurm_is_told(lab):
     with pytest.raises(UserError, match="--engine slurm"):
-        lab.run(engine("slurm"))
+        lab.run(engine=engine("slurm"))
 
 
 def test_unknown_settings_are_told(lab):
     with mocked_slurm(), pytest.raises(UserError, match="--engine slurm"):
-        lab.run(engine("slurm", extra={"partitoin": "gpu"}))
+        lab.run(engine=engine("slurm", extra={"partitoin": "gpu"}))
 
 
 def test_shares_are_whole_and_even():

@@ -8,6 +8,7 @@ import pytest
 from fake_parts import FakeConfig, fake_parts, load_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab import spec_text
 from pydantic import BaseModel
 
 from ablations import cellkeys
@@ -22,16 +23,7 @@ from methods import METHODS, method_config
 from methods.backbone_config import BackboneConfig, weights_identity
 from methods.controlvideo.config import ControlVideoConfig
 
-TEXT = """\
-name: identity
-method: noisy
-sentinels: [source]
-grid: {attention.pattern: [individual, full]}
-clips: [world:tiny/0..1]
-clip: {frames: 2, size: 8}
-seeds: {count: 2}
-metrics: [brightness, clip/aligned]
-"""
+TEXT = spec_text(name="identity", base={}, metrics=["brightness", "clip/aligned"])
 
 BACKBONE_ROLES = {
     **dict.fromkeys(("name", "root", "unet", "vae", "text_encoder", "tokenizer"), "files"),
@@ -141,7 +133,7 @@ class Row:
 
 
 class CARD:
-    problems, sha256, truth_sha256 = (), "0", None
+    problems, sha256, truth_sha256, caption = (), "0", None, ""
 
 
 def _with(config, path, value):
@@ -201,10 +193,15 @@ def test_a_clip_counts_by_its_decoded_frames(keys):
 
     def renamed(request):
         clip = load_clip(request)
-        return Clip(clip.id + "x", clip.frames, clip.fps + 1, "another caption", clip.edits)
+        return Clip(clip.id + "x", clip.frames, clip.fps + 1, clip.caption, clip.edits)
+
+    def recaptioned(request):
+        clip = load_clip(request)
+        return Clip(clip.id, clip.frames, clip.fps, "another caption", clip.edits)
 
     assert changed_keys(keys(), keys(load_clip=darker)) == (True, True)
     assert changed_keys(keys(), keys(load_clip=renamed)) == (False, False)
+    assert changed_keys(keys(), keys(load_clip=recaptioned)) == (True, True), "methods are told it"
 
 
 def raised(registry, name):

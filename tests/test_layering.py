@@ -22,6 +22,7 @@ FOUNDATION = {
     "flow",
     "keys",
     "processes",
+    "progress",
     "provenance",
     "registry",
     "video",

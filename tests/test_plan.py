@@ -4,23 +4,18 @@ from dataclasses import replace
 
 import pytest
 from fake_parts import fake_parts
+from lab import Lab, spec_text
 
 from ablations.check import load_spec
+from ablations.estimate import Shared
+from ablations.listing import plan_record, plan_text
 from ablations.plan import make_plan
 from ablations.store import Store
 from crossframe.errors import Problem, UserError
 from crossframe.keys import derive_seed
+from crossframe.registry import Entry, Registry
 
-SPEC = """\
-name: planned
-method: noisy
-sentinels: [source]
-grid: {attention.pattern: [individual, full]}
-clips: [world:tiny/0..1]
-clip: {frames: 2, size: 8}
-seeds: {count: 3}
-metrics: [brightness]
-"""
+SPEC = spec_text(name="planned", base={}, seeds={"count": 3}, metrics=["brightness"])
 
 
 @pytest.fixture
@@ -190,3 +185,31 @@ def test_prompts(plan, override, prompts):
         if not cell.row.sentinel:
             found.setdefault(cell.clip.id, set()).add(cell.prompt)
     assert found == prompts
+
+
+def test_what_cells_share_is_counted_and_looked_up(tmp_path):
+    """By the keys that a worker keeps it under: the plan and the worker make them apart."""
+    import torch
+
+    from ablations.bench import Bench
+    from ablations.shipped import shipped_parts
+
+    needy = Entry("fake_parts:brightness", "needs flow", {"needs": ["flow"]})
+    lab = Lab(tmp_path, spec_text(clip={"frames": 2, "size": 32}, base={"controls": ["edges"]}))
+    lab.parts = replace(
+        lab.parts,
+        metrics=Registry("metric", {"psnr/mean_error": needy}, "crossframe.tests.none"),
+        flow=shipped_parts().flow,
+        control=lambda kind, clip: torch.zeros(2, 3, 32, 32),
+    )
+    plan = lab.plan()
+    stages = ("decode", "control", "flow")
+    prompts = {"text": Shared(2)}
+    assert plan.shared == {**dict.fromkeys(stages, Shared(2, 0)), **prompts}
+    clip = Bench(plan.checked.spec, None, lab.parts, lab.store).clip(plan.cells[0].clip)
+    clip.controls(("edges",))
+    assert clip.flow is not None
+    again = lab.plan()
+    assert again.shared == {**dict.fromkeys(stages, Shared(2, 1)), **prompts}
+    assert "2 clips (1 there), 2 control maps (1 there)" in plan_text(again)
+    assert plan_record(again)["shared"]["flow"] == {"count": 2, "kept": 1}

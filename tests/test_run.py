@@ -1,68 +1,17 @@
 """Runs from end to end over fake parts: caching, failure, interruption, re-scoring."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_parts import fake_parts
-from rich.console import Console
+from lab import Lab
 
-from ablations.check import load_spec
-from ablations.display import show_seconds
-from ablations.engines.base import EngineOptions
-from ablations.engines.inline import InlineEngine
-from ablations.plan import make_plan
-from ablations.run import run_plan
-from ablations.store import Store
+from ablations.listing import show_seconds
 from crossframe.registry import Registry
 from crossframe.video import read_frames
-
-HERE = Path(__file__).parent
-SPEC = """\
-name: tiny
-method: noisy
-sentinels: [source]
-base: {steps: 2}
-grid: {attention.pattern: [individual, full]}
-clips: [world:tiny/0..1]
-clip: {frames: 2, size: 8}
-seeds: {count: 2}
-metrics: [psnr/mean_error]
-"""
-
-
-class Lab:
-    """A spec in a folder of its own."""
-
-    def __init__(self, folder):
-        self.path = folder / "tiny.yaml"
-        self.path.write_text(SPEC, encoding="utf-8")
-        self.store = Store(folder / "run")
-        self.parts = fake_parts()
-
-    def plan(self, *overrides, retry=()):
-        checked = load_spec(self.path, overrides, self.parts)
-        return make_plan(checked, self.store, self.parts, retry)
-
-    def run(self, *overrides, retry=(), limit=None):
-        console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
-        plan = self.plan(*overrides, retry=retry)
-        engine = InlineEngine(EngineOptions())
-        return run_plan(plan, self.store, lambda: self.parts, engine, console=console, limit=limit)
-
-    def results(self):
-        return [json.loads(p.read_text()) for p in self.store.root.glob("cells/*/result.json")]
-
-    def events(self):
-        lines = (self.store.root / "journal.jsonl").read_text().splitlines()
-        return [json.loads(line)["event"] for line in lines]
 
 
 @pytest.fixture
@@ -187,7 +136,6 @@ def test_limit_leaves_the_rest_for_the_next_run(lab):
 
 def test_a_cell_does_not_depend_on_its_neighbours(lab, tmp_path):
     lab.run()
-    (tmp_path / "alone").mkdir()
     alone = Lab(tmp_path / "alone")
     alone.run("grid.attention.pattern=[full]", "clips=[world:tiny/1]", "sentinels=[]")
     by_key = {record["key"]: record for record in lab.results()}
@@ -221,15 +169,7 @@ def test_frames_that_are_not_finite_fail_the_cell(lab):
 
 
 def start(lab):
-    overrides = ("--set", "base.sleep=0.05", "--out", str(lab.store.root))
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "fake_parts.py"), "run", str(lab.path), *overrides],
-        cwd=HERE.parent,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE), *sys.path])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return lab.start("--set", "base.sleep=0.2")
 
 
 def wait_for_cells(lab, process, number):
@@ -247,7 +187,7 @@ def test_kill_9_in_the_middle_and_resume(lab):
     process.communicate()
     kept = {record["key"]: record["provenance"] for record in lab.results()}
     assert 3 <= len(kept) < 10
-    outcome = lab.run("base.sleep=0.05")
+    outcome = lab.run("base.sleep=0.2")
     assert (outcome.cached, outcome.done) == (len(kept), 10 - len(kept))
     after = {record["key"]: record["provenance"] for record in lab.results()}
     assert {key: after[key] for key in kept} == kept
@@ -262,10 +202,10 @@ def test_interruption_prints_the_command_that_resumes(lab, sent):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "crossframe run" in errors
-    assert "--set base.sleep=0.05" in errors
+    assert "--set base.sleep=0.2" in errors
     assert "Traceback" not in errors
     assert "interrupted" in lab.events()
-    assert lab.run("base.sleep=0.05").exit_code == 0
+    assert lab.run("base.sleep=0.2").exit_code == 0
 
 
 @pytest.mark.parametrize(

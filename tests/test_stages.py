@@ -10,8 +10,9 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from ablations import stages
-from ablations.stages import DAMAGED, STAGES, StageCache
+from ablations import stage_versions, stages
+from ablations.stage_versions import STAGES
+from ablations.stages import DAMAGED, StageCache
 from crossframe.errors import UserError
 from crossframe.keys import array_sha256
 
@@ -80,7 +81,7 @@ def test_entries_are_told_apart_by_stage_version_and_parts(cache, monkeypatch):
     assert len(keys) == 3
     before = cache.key("flow", {"b": 1, "a": 2})
     assert before == cache.key("flow", {"a": 2, "b": 1})
-    monkeypatch.setattr(stages, "STAGES", MappingProxyType({**STAGES, "flow": 99}))
+    monkeypatch.setattr(stage_versions, "STAGES", MappingProxyType({**STAGES, "flow": 99}))
     assert cache.key("flow", {"b": 1, "a": 2}) != before
 
 

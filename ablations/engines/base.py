@@ -70,7 +70,8 @@ class Ended:
     """A worker is through with a cell.
 
     status: one of the store's, or `cached` (it was there already), `busy` (another runner is at
-    it). lost: the worker is gone, so nobody has recorded the failure yet.
+    it), `full` (the disk takes no more: the cell is not to blame, and nothing is recorded of it).
+    lost: the worker is gone, or could not write, so nobody has recorded the failure yet.
     """
 
     key: str

@@ -47,14 +47,14 @@ def fetch(sets: tuple[str, ...]) -> None:
     still missing afterwards.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import DownloadColumn
 
+    from crossframe.progress import progress_bars
     from data_manifests.fetching import fetch as fetch_set
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     problems: dict[str, Problem] = {}
     console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+    with progress_bars(console, count=DownloadColumn()) as bar:
         tasks: dict[str, Any] = {}
 
         def show(name: str, have: int, total: int) -> None:

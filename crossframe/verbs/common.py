@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crossframe.errors import Problem, UserError, did_you_mean
+from crossframe.files import DISK_FULL
 
 if TYPE_CHECKING:
     from ablations.check import CheckedSpec
@@ -84,9 +87,47 @@ def plan_line(plan: Plan) -> str:
 def _about(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
-    from ablations.display import show_seconds
+    from ablations.listing import show_seconds
 
     return f"about {show_seconds(seconds)}"
+
+
+# What the machine, not crossframe, is to blame for, and what helps.
+TROUBLES: Mapping[int, str] = {
+    errno.ENOSPC: "Make room there",
+    errno.EDQUOT: "Make room there, or have the quota raised",
+    errno.EROFS: "Choose another folder with --out",
+    errno.EACCES: "Choose another folder, or have its permissions changed",
+    errno.EPERM: "Choose another folder, or have its permissions changed",
+}
+
+
+def trouble(
+    error: OSError, folder: Path | None = None, needed: int | None = None, then: str = ""
+) -> UserError | None:
+    """Tell in one line what the file system refused; None for errors that it is not to blame for.
+
+    folder: where it happened, when the error does not say. needed: bytes that were to be written.
+    then: the command that goes on afterwards.
+    """
+    number = error.errno or 0
+    if number not in TROUBLES:
+        return None
+    where, what = error.filename or folder or "a file", os.strerror(number)
+    if number in DISK_FULL:
+        where = folder or where
+        what += f": {_room(Path(where), needed)}"
+    fix = TROUBLES[number] + (f", then go on with: {then}" if then else "")
+    return UserError(Problem(str(where), what, fix=fix))
+
+
+def _room(place: Path, needed: int | None) -> str:
+    """How much room there is on the disk that a path is, or would be, on."""
+    from ablations.listing import show_bytes
+
+    there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
+    free = f"{show_bytes(shutil.disk_usage(there).free)} free"
+    return f"{free}, about {show_bytes(needed)} needed" if needed else free
 
 
 def show_report(tools: Tools, folder: Path) -> None:

@@ -22,6 +22,7 @@ from crossframe.verbs.common import (
     set_option,
     show_report,
     spec_argument,
+    trouble,
 )
 
 if TYPE_CHECKING:
@@ -85,16 +86,24 @@ def run(
     store = Store(folder)
     wanted = threads or checked.spec.threads or share_of_cores(jobs)
     options = EngineOptions(jobs, wanted, address, settings(extra))
+    needed = None
     try:
         plan = make_plan(checked, store, parts, retry)
+        needed = plan.bytes
         console.print(plan_line(plan), markup=False)
         chosen = make_engine(engine, options)
         outcome = run_plan(plan, store, tools.parts, chosen, console=console, limit=limit)
         tell_outcome(outcome, folder)
         show_report(tools, folder)
     except KeyboardInterrupt:
-        tell_resume(folder)
+        kept = "interrupted; finished cells are kept. Resume with:"
+        click.echo(f"\n{kept}\n  {resume_command(folder)}", err=True)
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        told = trouble(error, folder, needed, resume_command(folder))
+        if told is None:
+            raise
+        raise told from error
     sys.exit(outcome.exit_code)
 
 
@@ -126,19 +135,17 @@ def settings(texts: tuple[str, ...]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def tell_resume(folder: Path) -> None:
-    """Print the command that goes on: the one that was given, with its run folder."""
+def resume_command(folder: Path) -> str:
+    """The command that goes on: the one that was given, with its run folder."""
     words = ["crossframe", *sys.argv[1:]]
     if not any(word == "--out" or word.startswith("--out=") for word in words):
         words += ["--out", str(folder)]
-    click.echo(
-        f"\ninterrupted; finished cells are kept. Resume with:\n  {shlex.join(words)}", err=True
-    )
+    return shlex.join(words)
 
 
 def tell_outcome(outcome: Outcome, folder: Path) -> None:
     """Print what became of the cells, and each reason of failure once."""
-    from ablations.display import show_seconds
+    from ablations.listing import show_seconds
 
     facts = [
         (outcome.done, "done"),
