@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ablations.scoring_align import Alignment, align, outlines, written
+from ablations.scoring_align import CLEAR, FEWEST, Alignment, align, outlines, written
 from crossframe.errors import Problem, UserError
 from data_manifests.submissions import Shape, Texts, Video, read_whole, shape_of, sources_by_clip
 
@@ -25,13 +25,15 @@ class Wishes:
     """What the user asks for about frames and sizes.
 
     edited_frames, source_frames: which frames are taken. align: take the alignment that is found.
-    resize: the video that is resized to the size of the other.
+    resize: the video that is resized to the size of the other. alone: those of the wanted metrics
+    that look at no source, for telling what is left without one.
     """
 
     edited_frames: slice | None = None
     source_frames: slice | None = None
     align: bool = False
     resize: Resized = ""
+    alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,9 @@ def _together(pair: Pair, source: Video, wishes: Wishes) -> Pair:
             problems.append(_still_uneven(made))
         else:
             found = _align(made)
-            if wishes.align and found.clear:
+            if not found.clear:
+                raise UserError(_unlike(made, found, wishes))
+            if wishes.align:
                 made = _with(made, found)
             else:
                 problems.append(_uneven(made, found))
@@ -178,23 +182,49 @@ def _with(pair: Pair, found: Alignment) -> Pair:
 
 
 def _uneven(pair: Pair, found: Alignment) -> Problem:
-    shorter = len(pair.frames) < len(pair.source_frames)
-    option, longer = (
-        ("--source-frames", "source") if shorter else ("--edited-frames", "edited video")
-    )
+    option, longer = _longer(pair)
     counts = f"the edited video has {_frames(pair.frames)}, the source {len(pair.source_frames)}"
     best = f"{written(found.frames)} with likeness {found.likeness:.2f}"
     if found.next_likeness is not None and found.second is not None:
         best += f", then {written(found.second)} with {found.next_likeness:.2f}"
-    if not found.clear:
-        what = f"{counts}, and no choice of the {longer}'s frames stands out (best {best})"
-        fix = f"they may show different scenes; if you know better give {option} START:STOP:STEP"
-        return Problem(pair.video.name, what, fix=fix)
     few = ", ".join(map(str, found.frames[:3]))
     what = f"{counts}; frames {few}, ... of the {longer} fit best ({best})"
     return Problem(
         pair.video.name, what, fix=f"give {option} {written(found.frames)}, or --align found"
     )
+
+
+def _unlike(pair: Pair, found: Alignment, wishes: Wishes) -> Problem:
+    """Say that no frames of the longer video fit, and what can be done all the same."""
+    assert pair.source_shape is not None
+    option, longer = _longer(pair)
+    sizes = (
+        f"it has {_frames(pair.frames)} of {pair.shape.size} pixels, the source "
+        f"{len(pair.source_frames)} of {pair.source_shape.size}"
+    )
+    best = f"{written(found.frames)}, have a likeness of {found.likeness:.2f}"
+    what = (
+        f"does not seem to follow this source: {sizes}, and no evenly spaced frames of the "
+        f"{longer} stand out (the best, {best}; {CLEAR} is needed)"
+    )
+    if len(found.frames) < FEWEST:
+        what = f"cannot be aligned: {sizes}, and fewer than {FEWEST} frames tell nothing"
+    resize = (
+        "" if pair.shape.size == pair.source_shape.size or wishes.resize else " --resize edited"
+    )
+    left = f"scores {', '.join(wishes.alone)}" if wishes.alone else "scores metrics that need none"
+    fix = (
+        f"name another source; or leave out --source, which {left}; or, if you know the frames, "
+        f"give {option} START:STOP:STEP{resize}"
+    )
+    return Problem(pair.video.name, what, fix=fix)
+
+
+def _longer(pair: Pair) -> tuple[str, str]:
+    """The option that chooses among the frames of the longer video, and what that video is."""
+    if len(pair.frames) < len(pair.source_frames):
+        return "--source-frames", "source"
+    return "--edited-frames", "edited video"
 
 
 def _still_uneven(pair: Pair) -> Problem:

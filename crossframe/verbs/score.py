@@ -81,9 +81,10 @@ def _pairs(given: dict[str, Any], choice: Choice, registry: Any) -> list[Pair]:
     from data_manifests.submissions import find_videos
 
     videos = find_videos(given["edited"])
-    wanted = any(_looks_at_source(registry.entry(name).extra) for name in choice.metrics)
-    sources = find_videos(given["source"]) if given["source"] and wanted else []
-    return pair_up(videos, sources, _texts(given, videos), _wishes(given))
+    alone = tuple(n for n in choice.metrics if not _looks_at_source(registry.entry(n).extra))
+    wanted = given["source"] and alone != choice.metrics
+    sources = find_videos(given["source"]) if wanted else []
+    return pair_up(videos, sources, _texts(given, videos), _wishes(given, alone))
 
 
 def _looks_at_source(extra: Mapping[str, Any]) -> bool:
@@ -101,7 +102,7 @@ def _texts(given: dict[str, Any], videos: list[Video]) -> dict[str, Texts]:
     return read_texts(given["prompts"], videos)
 
 
-def _wishes(given: dict[str, Any]) -> Wishes:
+def _wishes(given: dict[str, Any], alone: tuple[str, ...]) -> Wishes:
     from ablations.scoring_pairs import Wishes, parse_frames
 
     chosen = {
@@ -111,7 +112,7 @@ def _wishes(given: dict[str, Any]) -> Wishes:
     if given["align"] and any(chosen.values()):
         what = "cannot be combined with --edited-frames or --source-frames"
         raise UserError(Problem("--align found", what, fix="keep one"))
-    return Wishes(**chosen, align=bool(given["align"]), resize=given["resize"] or "")
+    return Wishes(**chosen, align=bool(given["align"]), resize=given["resize"] or "", alone=alone)
 
 
 def _scored(
