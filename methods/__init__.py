@@ -50,6 +50,16 @@ METHODS = Registry(
                 "version": 1,
             },
         ),
+        "fresco": Entry(
+            target="methods.fresco.sampler:sample",
+            summary="zero-shot video editing along the motion of the source: attention and features",
+            extra={
+                "config": "methods.fresco.config:FrescoConfig",
+                "needs_backbone": True,
+                "source": "FRESCO, CVPR 2024, arXiv 2403.12962",
+                "version": 1,
+            },
+        ),
         "source": Entry(
             target="methods.sentinels:source",
             summary="sentinel: the source frames as they are",

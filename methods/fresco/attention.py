@@ -71,15 +71,16 @@ def spatial_queries(reference: Tensor, factor: float) -> QueryTransform:
     Q <- softmax(factor Qr Kr^T / sqrt(e)) Q in each frame and head, where Qr and Kr are the layer's
     own projections of the source's features.
 
-    reference: (b f, d, c), what entered the layer when the source was shown. factor: one over the
-        paper's lambda_s; smaller is smoother.
+    reference: (b f, d, c), what entered the layer when the source was shown; calls with fewer
+        guidance rows use the last ones. factor: one over the paper's lambda_s; smaller is smoother.
     """
 
     def transform(attn: Any, query_bfdhe: Tensor) -> Tensor:
-        tokens = reference.to(query_bfdhe)
+        b, f = query_bfdhe.shape[:2]
+        tokens = reference[-b * f :].to(query_bfdhe)
         asking, asked = (split_heads(attn, project(tokens)) for project in (attn.to_q, attn.to_k))
         mixed = scaled_attention(asking, asked, query_bfdhe.flatten(0, 1), factor)
-        return unfold_frames(mixed, query_bfdhe.shape[1])
+        return unfold_frames(mixed, f)
 
     return transform
 

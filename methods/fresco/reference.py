@@ -5,7 +5,7 @@ Shapes: b guidance rows, f frames, d tokens, c channels; (b f) with b outermost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from methods.networks import Networks
 from methods.patterns import INDIVIDUAL
 
 
-@dataclass
+@dataclass(frozen=True)
 class SourceFeatures:
     """What a UNet makes of the source frames.
 
@@ -59,7 +59,7 @@ def source_features(
 def kept_inputs(
     net: nn.Module, layers: Sequence[str], blocks: Sequence[int]
 ) -> Iterator[SourceFeatures]:
-    """Keep what enters the named attentions and numbered up blocks in the call inside the block."""
+    """Yield what enters the named attentions and numbered up blocks in the latest call inside."""
     features = SourceFeatures()
     places: list[tuple[str, dict[Any, Tensor], Any]] = [
         *((layer, features.tokens, layer) for layer in layers),
@@ -73,8 +73,10 @@ def kept_inputs(
         yield features
 
 
-def _keeper(kept: dict[Any, Tensor], key: Any) -> Any:
-    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+def _keeper(
+    kept: dict[Any, Tensor], key: Any
+) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kept[key] = args[0] if args else kwargs["hidden_states"]
 
     return keep
