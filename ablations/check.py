@@ -387,9 +387,10 @@ class _Check:
 
 
 def _prompts_of(clip_id: str, spec: Spec) -> int:
-    """Number of prompts of a clip; one where the spec leaves it to the clip."""
+    """Number of prompts of a clip; one for each kind where the spec leaves it to the clip."""
     given = spec.prompts.get(clip_id) if isinstance(spec.prompts, dict) else spec.prompts
-    return len(given) if isinstance(given, list) else 1
+    given = given or spec.prompt
+    return 1 if isinstance(given, str) else len(given)
 
 
 def _by_line(problem: Problem) -> tuple[str, list[int], str]:

@@ -3,7 +3,7 @@
 Read are video files, gifs and folders of pictures, alone or in folders, and the layout in which
 results are handed in to LOVEU-TGVE-2023: one picture per frame in
 `<subset>/<video>/{style,object,background,multiple}/`. The sources of that challenge
-(`<subset>/480p_frames/<video>/`) are found too.
+(`<subset>/480p_frames/<video>/`) are found too. That layout is also written and checked here.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+from PIL import Image
 
 from crossframe.errors import Problem, UserError, did_you_mean
+from crossframe.files import replacing_folder
 from crossframe.video import probe, read_video
+from data_manifests.manifest import manifest
 from data_manifests.pictures import SUFFIXES as PICTURES
 from data_manifests.pictures import natural_key, picture_paths, read_pictures
 from data_manifests.prompts import TGVE_EDITS, TGVE_NAME, read_tgve
 
 VIDEOS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+SET = "tgve2023"
+JPEG_QUALITY = 95
 DEEPEST = 4
 """Folders below the one that is named in which videos are looked for."""
 
@@ -133,6 +138,53 @@ def read_texts(path: Path, videos: Sequence[Video]) -> dict[str, Texts]:
         allowed = f"video, prompt, source_prompt; or those of TGVE ({TGVE_NAME}, ...)"
         raise UserError(Problem(str(path), f"has columns {', '.join(columns) or 'none'}", allowed))
     return _plain_texts(path, videos)
+
+
+def wanted_entries() -> Iterator[tuple[str, str]]:
+    """Yield what a submission to LOVEU-TGVE-2023 consists of: 304 pairs of video and kind."""
+    for video in manifest(SET).names():
+        yield from ((video, kind) for kind in TGVE_EDITS)
+
+
+def entry_folder(root: Path, video: str, kind: str) -> Path:
+    """Return the folder of one video of a submission; raises UserError for an unknown video."""
+    return root / manifest(SET).facts(video).group / video / kind
+
+
+def write_entry(root: Path, video: str, kind: str, frames: np.ndarray) -> Path:
+    """Write one video of a submission as JPEG without chroma subsampling; return its folder.
+
+    frames: uint8 (f, h, w, 3), RGB. The folder appears whole, in place of one that is there.
+    Raises UserError for a video that is not of the challenge.
+    """
+    folder = entry_folder(root, video, kind)
+    with replacing_folder(folder) as made:
+        for index, frame in enumerate(frames):
+            path = made / f"{index:05d}.jpg"
+            Image.fromarray(frame).save(path, quality=JPEG_QUALITY, subsampling=0)
+    return folder
+
+
+def entry_problems(root: Path) -> list[Problem]:
+    """Return what a submission lacks: videos, frames, names that the challenge's code expects.
+
+    Looked at are names and numbers of files; no picture is opened.
+    """
+    facts = manifest(SET)
+    problems = []
+    for video, kind in wanted_entries():
+        folder = entry_folder(root, video, kind)
+        names = sorted(path.name for path in folder.glob("*.jpg")) if folder.is_dir() else []
+        frames = facts.facts(video).frames or len(names)
+        if not names:
+            problems.append(Problem(str(folder), "is absent, or holds no .jpg"))
+        elif len(names) != frames:
+            what = f"holds {len(names)} frames"
+            problems.append(Problem(str(folder), what, str(frames)))
+        elif names != [f"{index:05d}.jpg" for index in range(frames)]:
+            what = f"has files such as {names[0]}, {names[-1]}"
+            problems.append(Problem(str(folder), what, f"00000.jpg to {frames - 1:05d}.jpg"))
+    return problems
 
 
 def _text_file(path: Path) -> TextIO:
