@@ -22,7 +22,7 @@ from crossframe.errors import Problem, UserError
 from crossframe.files import leftovers, read_json, remove, write_bytes
 from crossframe.keys import array_sha256
 
-FOLDERS = ("cells", "clips", "stages", "claims")
+FOLDERS = ("cells", "clips", "stages", "claims", "scratch")
 KNOWN = {*FOLDERS, "report", "slurm", "spec.json", "plan.json", "journal.jsonl", ".lock"}
 
 

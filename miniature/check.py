@@ -139,6 +139,7 @@ def generate(
     text = torch.cat([states[:1].expand(len(scenes), -1, -1), states[1:]])
 
     def predict(latents: Tensor, timestep: int, scale: float) -> Tensor:
+        """Guided noise, (n, 4, h, w), with the ControlNet where there are maps."""
         batch = latents.repeat(2, 1, 1, 1)
         residuals = {}
         if maps is not None:

@@ -88,6 +88,7 @@ def train(
     run = Fit(build(unet).to(device()), recipe, work_folder() / f"controlnet-{kind}")
 
     def losses(step: int) -> dict[str, Tensor]:
+        """What `Fit` minimises: the error of the noise that the frozen UNet predicts with help."""
         draw = noising.draw(recipe.batch)
         given = (draw.noised, draw.t, draw.text)
         down, mid = run.net(*given, conditions(draw.numbers), return_dict=False)
