@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossframe.errors import Problem, UserError, did_you_mean
-from crossframe.keys import array_sha256
+from crossframe.keys import array_sha256, identity
 from crossframe.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ SOURCES = Registry(
                 "code": ("data_manifests", "crossframe"),
                 "packages": ("av", "PIL", "numpy"),
                 "files": ("", ".yaml"),
+                "state": "data_manifests.footage:control_states",
             },
         ),
         "photo": Entry(
@@ -100,7 +101,7 @@ class Clip:
 
     id: name in tables, unique within a run. frames: (f, h, w, 3) uint8 RGB. fps: frames per
     second of these frames. caption: "" when unknown. edits: edit kind -> prompt. truth: None for
-    footage.
+    footage. controls: control maps that were read from files, by kind, (f, h, w, 3) uint8 RGB.
     """
 
     id: str
@@ -109,11 +110,14 @@ class Clip:
     caption: str = ""
     edits: Mapping[str, str] = field(default_factory=dict)
     truth: Truth | None = None
+    controls: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def sha256(self) -> str:
-        """The sha256 of the frames: dtype, shape and values."""
-        return array_sha256(self.frames)
+        """The sha256 of the frames, dtype, shape and values; and of control maps from files."""
+        frames = array_sha256(self.frames)
+        maps = {kind: array_sha256(array) for kind, array in sorted(self.controls.items())}
+        return identity([frames, maps]) if maps else frames
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""What a person noted about clips in YAML: captions, prompts by kind of edit, and a frame rate."""
+"""What a person noted about clips in YAML: captions, prompts, a frame rate, control maps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,28 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from crossframe.errors import Problem, UserError, did_you_mean
 
-FIELDS = ("caption", "edits", "fps")
+FIELDS = ("caption", "edits", "fps", "controls")
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """Notes on one clip. edits: prompts by kind. fps: frames per second, None when not noted."""
+    """Notes on one clip.
+
+    edits: prompts by kind. fps: frames per second, None when not noted. controls: by kind of
+    control, the video or the folder of pictures that holds its maps, relative to the sidecar.
+    """
 
     caption: str = ""
     edits: Mapping[str, str] = field(default_factory=dict)
     fps: float | None = None
+    controls: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_sidecar(path: Path) -> Sidecar:
     """Return the notes in a sidecar; an absent file is an empty sidecar.
 
-    The file holds `caption: TEXT`, `edits: {KIND: TEXT, ...}` and `fps: NUMBER`, all optional.
-    Raises UserError with every problem found.
+    The file holds `caption: TEXT`, `edits: {KIND: TEXT, ...}`, `fps: NUMBER` and `controls:
+    {KIND: PATH, ...}`, all optional. Raises UserError with every problem found.
     """
     data = read_yaml(path) if path.exists() else None
     return _sidecar(data, [*_problems(str(path), data)])
@@ -42,7 +47,8 @@ def read_sidecars(path: Path) -> dict[str, Sidecar]:
     data = read_yaml(path) if path.exists() else {}
     if not isinstance(data, dict):
         raise UserError(Problem(str(path), f"holds {data!r}", "CLIP: {caption: TEXT, edits: ...}"))
-    problems = [p for name, item in data.items() for p in _problems(f"{path}: {name}", item)]
+    noted = FIELDS[:-1]  # paths of maps would have no folder to start from
+    problems = [p for name, item in data.items() for p in _problems(f"{path}: {name}", item, noted)]
     if problems:
         raise UserError(problems)
     return {str(name): _sidecar(item, []) for name, item in data.items()}
@@ -70,7 +76,7 @@ def _syntax(path: Path, error: MarkedYAMLError) -> Problem:
     return Problem(where, f"not valid YAML: {error.problem}")
 
 
-def _problems(where: str, data: Any) -> Iterator[Problem]:
+def _problems(where: str, data: Any, fields: Sequence[str] = FIELDS) -> Iterator[Problem]:
     """Yield what is wrong with the notes on one clip."""
     if data is None:
         return
@@ -78,9 +84,9 @@ def _problems(where: str, data: Any) -> Iterator[Problem]:
         yield Problem(where, f"holds {data!r}", "caption: TEXT and edits: {KIND: TEXT}")
         return
     for key in data:
-        if key not in FIELDS:
-            hint = did_you_mean(str(key), FIELDS)
-            yield Problem(where, f"unknown key {key!r}", ", ".join(FIELDS), hint)
+        if key not in fields:
+            hint = did_you_mean(str(key), fields)
+            yield Problem(where, f"unknown key {key!r}", ", ".join(fields), hint)
     yield from _not_texts(where, data)
     fps = data.get("fps", 1)
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not fps > 0:
@@ -88,12 +94,13 @@ def _problems(where: str, data: Any) -> Iterator[Problem]:
 
 
 def _not_texts(where: str, data: Mapping[Any, Any]) -> Iterator[Problem]:
-    edits = data.get("edits", {})
     texts = {"caption": data.get("caption", "")}
-    if isinstance(edits, dict):
-        texts |= {f"edits.{kind}": prompt for kind, prompt in edits.items()}
-    else:
-        yield Problem(f"{where}: edits", f"holds {edits!r}", "{KIND: TEXT, ...}")
+    for group, what in (("edits", "TEXT"), ("controls", "PATH")):
+        named = data.get(group, {})
+        if isinstance(named, dict):
+            texts |= {f"{group}.{kind}": text for kind, text in named.items()}
+        else:
+            yield Problem(f"{where}: {group}", f"holds {named!r}", f"{{KIND: {what}, ...}}")
     for name, text in texts.items():
         if not isinstance(text, str):
             yield Problem(f"{where}: {name}", f"{text!r} is not a text", fix="put it in quotes")

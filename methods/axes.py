@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from crossframe.errors import UserError
+from crossframe.errors import UserError, did_you_mean
+from methods.condition_kinds import parse_control
 from methods.options import Options
 from methods.patterns import parse_pattern
 
-ControlKind = Literal["edges", "depth", "canny"]
 GroupNormMode = Literal["pooled", "per_frame"]
+AnnotatorRange = Literal["correct", "repo_wrapped"]
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -51,7 +53,63 @@ def _noise_text(value: str) -> str:
     return {1.0: "shared", 0.0: "independent"}.get(fraction, f"mixed:{fraction!r}")
 
 
+def _control_text(value: Any) -> str:
+    """Canonical text of a control."""
+    try:
+        return str(parse_control(str(value)))
+    except UserError as error:
+        problem = error.problems[0]
+        hint = f"; {problem.fix}" if problem.fix else ""
+        raise ValueError(f"{problem.what}{hint}; allowed: {problem.allowed}") from error
+
+
+def _control_scale(value: Any) -> float | dict[str, float]:
+    """Canonical scale: by control only where one of them is not 1."""
+    if not isinstance(value, Mapping):
+        return _scale(value)
+    scales = {_control_text(control): _scale(scale) for control, scale in value.items()}
+    return {name: scale for name, scale in sorted(scales.items()) if scale != 1} or 1.0
+
+
+def _scale(value: Any) -> float:
+    number = not isinstance(value, bool) and isinstance(value, int | float)
+    if not (number and value >= 0):
+        raise ValueError(f"{value!r} is not a number of 0 or more, nor such numbers by control")
+    return float(value)
+
+
+def scale_of(scale: float | Mapping[str, float], control: str) -> float:
+    """Return the weight of one control's residuals; 1 where a mapping does not name it."""
+    return scale.get(control, 1.0) if isinstance(scale, Mapping) else scale
+
+
+def check_controls(controls: Sequence[str], scale: float | Mapping[str, float]) -> None:
+    """Raise ValueError for a control that is listed twice, and for scales of others."""
+    if len(set(controls)) < len(controls):
+        raise ValueError(f"controls lists one kind twice: {', '.join(controls)}")
+    for name in scale if isinstance(scale, Mapping) else ():
+        if name not in controls:
+            hint = did_you_mean(name, controls)
+            text = (
+                f"controlnet_scale names {name}, which is not in controls ({', '.join(controls)})"
+            )
+            raise ValueError(f"{text}; {hint}" if hint else text)
+
+
 PatternText = Annotated[str, BeforeValidator(_pattern_text)]
+ControlKind = Annotated[str, BeforeValidator(_control_text)]
+ControlScale = Annotated[
+    float | dict[str, float],
+    BeforeValidator(_control_scale),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
+            ]
+        }
+    ),
+]
 NoiseText = Annotated[str, AfterValidator(_noise_text)]
 
 

@@ -8,11 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from crossframe.errors import Problem, UserError, did_you_mean
 from methods.options import Options
-from methods.weight_files import Part, hash_file, identity_of_part, locate
+from methods.weight_files import (
+    SD15,
+    SINGLE_FILES,
+    Part,
+    hash_file,
+    identity_of_part,
+    is_single_file,
+    locate,
+)
 
 _REQUIRED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 # Subfolders of miniature/weights; CLIP serves as text encoder and brings its tokenizer.
@@ -24,9 +32,19 @@ _MINIATURE = {
     "scheduler": "scheduler",
 }
 _MINIATURE_CONTROLNETS = {"edges": "controlnet-edges", "depth": "controlnet-depth"}
+# What a single file of Stable Diffusion 1.x holds, and where its tokenizer was taken from.
+_IN_SINGLE_FILE = ("unet", "vae", "text_encoder")
+SD15_TOKENIZER = "openai/clip-vit-large-patch14"
 _TRAIN = "train them with `crossframe miniature train`"
 
 Source = Annotated[str, Field(min_length=1)]
+
+
+class Lora(Options):
+    """Low-rank changes to the weights (arXiv 2106.09685), added when the networks are loaded."""
+
+    source: Source = Field(description="file, folder with pytorch_lora_weights, or hub id")
+    scale: float = Field(default=1.0, description="weight of the changes")
 
 
 class BackboneConfig(Options):
@@ -41,15 +59,24 @@ class BackboneConfig(Options):
     )
     root: Source | None = Field(
         default=None,
-        description="folder or hub id with unet/, vae/, text_encoder/, tokenizer/, scheduler/",
+        description="folder or hub id with unet/, vae/, text_encoder/, tokenizer/, scheduler/; or "
+        "one file of Stable Diffusion 1.x",
     )
-    unet: Source | None = Field(default=None, description="folder or hub id; replaces root/unet")
-    vae: Source | None = Field(default=None, description="folder or hub id; replaces root/vae")
+    unet: Source | None = Field(
+        default=None, description="folder, single file or hub id; replaces root/unet"
+    )
+    vae: Source | None = Field(
+        default=None, description="folder, single file or hub id; replaces root/vae"
+    )
     text_encoder: Source | None = Field(default=None, description="replaces root/text_encoder")
     tokenizer: Source | None = Field(default=None, description="replaces root/tokenizer")
     scheduler: Source | None = Field(default=None, description="replaces root/scheduler")
     controlnet: dict[str, Source] = Field(
-        default_factory=dict, description="folder or hub id by kind (edges, depth, canny)"
+        default_factory=dict,
+        description="folder, single file or hub id by kind (edges, canny, depth, pose, ...)",
+    )
+    lora: tuple[Lora, ...] = Field(
+        default=(), description="LoRAs of UNet and text encoder: texts, or {source, scale}"
     )
     tuned: Source | None = Field(
         default=None,
@@ -79,6 +106,15 @@ class BackboneConfig(Options):
         if isinstance(given, Mapping) and isinstance(given.get("controlnet"), str):
             return {**given, "controlnet": {"*": given["controlnet"]}}
         return given
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _spread_loras(cls, given: Any) -> Any:
+        """`lora: file`, `lora: [file, ...]` and `lora: {source: file}` are short for the whole."""
+        items = [given] if isinstance(given, str | Mapping) else given
+        if not isinstance(items, Sequence):
+            return items
+        return [{"source": item} if isinstance(item, str) else item for item in items]
 
     @model_validator(mode="after")
     def _complete(self) -> BackboneConfig:
@@ -114,18 +150,19 @@ def parse_backbone(value: str | Mapping[str, Any] | BackboneConfig) -> BackboneC
 
 
 def parts(config: BackboneConfig) -> tuple[Part, ...]:
-    """Return the parts of a backbone: the five that every run needs, then its ControlNets.
+    """Return the parts of a backbone: five that every run needs, its ControlNets, its LoRAs.
 
     The miniature lists only those of its ControlNets that have been trained.
     """
+    loras = [Part(f"lora.{index}", lora.source) for index, lora in enumerate(config.lora)]
     if config.name == "miniature":
-        return _miniature_parts(config)
+        return (*_miniature_parts(config), *loras)
     found = [_own_part(config, role) for role in _REQUIRED]
     nets = [
         Part(f"controlnet.{kind}", source, variant=config.variant)
         for kind, source in config.controlnet.items()
     ]
-    return (*found, *nets)
+    return (*found, *nets, *loras)
 
 
 def locate_all(config: BackboneConfig) -> dict[Part, Path]:
@@ -158,7 +195,7 @@ def weights_identity(config: BackboneConfig) -> dict[str, str]:
         found |= identity_of_part(part, folder)
     if config.tuned:
         found["tuned"] = hash_file(tuned_file(config.tuned), "backbone.tuned")
-    return found
+    return found | {f"lora.{i}/scale": repr(lora.scale) for i, lora in enumerate(config.lora)}
 
 
 def tuned_file(source: str) -> Path:
@@ -179,9 +216,9 @@ def miniature_weights() -> Path:
 def _named(text: str) -> dict[str, Any]:
     if text == "miniature":
         return {"name": "miniature"}
-    if "/" in text or os.path.isdir(os.path.expanduser(text)):
+    if "/" in text or os.path.isdir(os.path.expanduser(text)) or text.endswith(SINGLE_FILES):
         return {"root": text}
-    allowed = "miniature, a folder, a hub id, or a mapping"
+    allowed = "miniature, a folder, a checkpoint file, a hub id, or a mapping"
     fix = did_you_mean(text, ["miniature"])
     raise UserError(Problem("backbone", f"unknown backbone {text!r}", allowed, fix))
 
@@ -202,7 +239,16 @@ def _own_part(config: BackboneConfig, role: str) -> Part:
     own = getattr(config, role)
     if own:
         return Part(role, own, variant=config.variant)
+    if is_single_file(str(config.root)):
+        return _part_of_file(role, str(config.root))
     return Part(role, str(config.root), role, config.variant)
+
+
+def _part_of_file(role: str, file: str) -> Part:
+    """Return a part of a single file; what such files lack is that of Stable Diffusion 1.5."""
+    if role in _IN_SINGLE_FILE:
+        return Part(role, file)
+    return Part(role, SD15_TOKENIZER if role == "tokenizer" else str(SD15 / role))
 
 
 def _miniature_parts(config: BackboneConfig) -> tuple[Part, ...]:

@@ -20,15 +20,10 @@ from crossframe.errors import Problem, UserError
 from crossframe.files import read_json
 from methods.backbone_config import BackboneConfig, locate_all, tuned_file, weights_identity
 from methods.base import Shared
+from methods.condition_kinds import networks_for
+from methods.lora import add_lora
+from methods.single_file import load_single_file
 from methods.weight_files import Part, weight_files
-
-# Controls a ControlNet can take, most fitting first: all edge maps here are Canny-like, and "*" is
-# the one ControlNet of `controlnet: dir`.
-_CONTROLNETS: Mapping[str, tuple[str, ...]] = {
-    "edges": ("edges", "canny", "*"),
-    "canny": ("canny", "edges", "*"),
-    "depth": ("depth", "*"),
-}
 
 
 @dataclass(frozen=True)
@@ -69,15 +64,15 @@ class Backbone:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     def controlnet_for(self, kind: str) -> str:
-        """Return the key in `controlnets` of the network that takes `kind`.
+        """Return the key in `controlnets` of the network that takes the control `kind`.
 
         Raises UserError when there is none.
         """
-        for name in _CONTROLNETS.get(kind, (kind, "*")):
+        for name in (*networks_for(kind), "*"):  # "*": the one network of `controlnet: dir`
             if name in self.controlnets:
                 return name
         have = ", ".join(self.controlnets) or "none"
-        fix = f"give one under backbone.controlnet: {{{kind}: folder or hub id}}"
+        fix = f"give one under backbone.controlnet: {{{networks_for(kind)[0]}: folder or hub id}}"
         raise UserError(
             Problem("controls", f"the backbone has no ControlNet for {kind!r}", have, fix)
         )
@@ -94,10 +89,12 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     read = {
         role: _load(part, folder, dtype)
         for role, (part, folder) in folders.items()
-        if part.has_weights
+        if part.has_weights and part.family != "lora"
     }
     loaded: dict[str, Any] = {role: net for role, (net, _) in read.items()}
     temporal = _with_tuned(config, loaded["unet"], read["unet"][1])
+    for index, lora in enumerate(config.lora):
+        add_lora(loaded, folders[f"lora.{index}"][1], lora.scale, f"backbone.lora.{index}")
     for net in loaded.values():
         net.to(device).eval().requires_grad_(False)
     text, unet, vae = loaded["text_encoder"], loaded["unet"], loaded["vae"]
@@ -166,14 +163,23 @@ def text_states(backbone: Backbone, prompts: Sequence[str], shared: Shared) -> T
     return made["states"].to(backbone.device, backbone.dtype)
 
 
-def encode_frames(backbone: Backbone, frames: Tensor) -> Tensor:
+def encode_frames(backbone: Backbone, frames: Tensor, noise: Tensor | None = None) -> Tensor:
     """Return scaled latents, (f, 4, h/factor, w/factor) float32: the mode of the VAE's posterior.
 
-    frames: (f, 3, h, w) in [0, 1].
+    frames: (f, 3, h, w) in [0, 1]. noise: standard normal, shaped as the latents; with it the
+    posterior is sampled, mode + standard deviation * noise.
     """
     vae, scale = backbone.vae, backbone.vae.config.scaling_factor
-    chunks = frames.to(backbone.device, backbone.dtype).split(backbone.chunk)
-    return torch.cat([vae.encode(c * 2 - 1).latent_dist.mode().float() * scale for c in chunks])
+    latents = []
+    for n, chunk in enumerate(frames.split(backbone.chunk)):
+        shown = chunk.to(backbone.device, backbone.dtype)
+        posterior = vae.encode(shown * 2 - 1).latent_dist
+        found = posterior.mode().float()
+        if noise is not None:
+            drawn = noise[n * backbone.chunk :][: len(chunk)]
+            found = found + posterior.std.float() * drawn.to(found)
+        latents.append(found * scale)
+    return torch.cat(latents)
 
 
 def decode_latents(backbone: Backbone, latents: Tensor) -> Tensor:
@@ -208,11 +214,13 @@ def _load(part: Part, folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Mapp
 
     Refuses a checkpoint that runs code or leaves parameters unset.
     """
+    if folder.is_file():
+        return load_single_file(part, folder, dtype), {}
     for path in weight_files(folder, part.variant):
         if path.suffix == PICKLED:
             require_plain_tensors(path, f"backbone.{part.role}")
     try:
-        net, info = _LOADERS[part.role.partition(".")[0]](folder, part, dtype)
+        net, info = _LOADERS[part.family](folder, part, dtype)
     except UserError:
         raise
     except Exception as error:  # loaders raise a dozen kinds for one broken folder

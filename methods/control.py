@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from crossframe.errors import Problem
+from methods.axes import scale_of
 from methods.backbones import Backbone
 from methods.inflation import FrameAttentionPlan, InflatedNet, inflate
 
@@ -28,7 +29,7 @@ class Branch:
     """One ControlNet with its control maps.
 
     condition: the maps after the network's own embedding, (f, c, h, w): equal in every step and
-        guidance half, so computed once.
+        guidance half, so computed once. May lie in main memory.
     scale: weight of its residuals.
     """
 
@@ -43,18 +44,21 @@ def control_branches(
     maps: Mapping[str, Tensor],
     kinds: Sequence[str],
     plan: FrameAttentionPlan,
-    scale: float,
+    scale: float | Mapping[str, float],
+    chunk: int | None = None,
 ) -> Iterator[tuple[Branch, ...]]:
     """Inflate the ControlNets for `kinds` by `plan` and embed their maps; undone on leaving.
 
-    maps: by kind, each (f, 3, h, w) in [0, 1]. scale: weight of every network's residuals.
+    maps: by kind, each (f, 3, h, w) in [0, 1]. scale: weight of every network's residuals, or one
+        by kind (1 where it names none). Two kinds may share one network. chunk: frames embedded at
+        once; embeddings then lie in main memory, and the device holds those of the frames at work.
+        None embeds all at once and keeps them on the device.
 
     Raises UserError when the backbone has no ControlNet for a kind.
     """
     wanted = {kind: backbone.controlnet_for(kind) for kind in kinds}
     conditions = {
-        kind: embed_condition(backbone.controlnets[name], maps[kind])
-        for kind, name in wanted.items()
+        kind: _embed(backbone.controlnets[name], maps[kind], chunk) for kind, name in wanted.items()
     }
     with ExitStack() as stack:
         nets = {}
@@ -62,7 +66,10 @@ def control_branches(
             net = backbone.controlnets[name]
             nets[name] = stack.enter_context(inflate(net, plan))
             stack.enter_context(takes_embedded_condition(net))
-        yield tuple(Branch(nets[name], conditions[kind], scale) for kind, name in wanted.items())
+        yield tuple(
+            Branch(nets[name], conditions[kind], scale_of(scale, kind))
+            for kind, name in wanted.items()
+        )
 
 
 def embed_condition(net: Any, maps: Tensor) -> Tensor:
@@ -78,6 +85,12 @@ def embed_condition(net: Any, maps: Tensor) -> Tensor:
     return net.controlnet_cond_embedding(maps)
 
 
+def _embed(net: Any, maps: Tensor, chunk: int | None) -> Tensor:
+    if chunk is None:
+        return embed_condition(net, maps)
+    return torch.cat([embed_condition(net, part).cpu() for part in maps.split(chunk)])
+
+
 @contextmanager
 def takes_embedded_condition(net: Any) -> Iterator[None]:
     """Inside the block a ControlNet's `controlnet_cond` is the embedding of the maps."""
@@ -89,11 +102,20 @@ def takes_embedded_condition(net: Any) -> Iterator[None]:
         net.controlnet_cond_embedding = embedding
 
 
-def branch_residuals(branch: Branch, batch: Tensor, timestep: int, states: Tensor) -> Residuals:
-    """Return (down residuals, mid residual) of one ControlNet for a batch (b f, 4, h, w)."""
-    f = len(branch.condition)
-    condition = branch.condition.repeat(len(batch) // f, 1, 1, 1)
-    with branch.net.frames(f, timestep=timestep):
+def branch_residuals(
+    branch: Branch,
+    batch: Tensor,
+    timestep: int,
+    states: Tensor,
+    frames: Sequence[int] | None = None,
+) -> Residuals:
+    """Return (down residuals, mid residual) of one ControlNet for a batch (b f, 4, h, w).
+
+    frames: the frames of the clip that the batch holds; None means all.
+    """
+    own = range(len(branch.condition)) if frames is None else frames
+    condition = branch.condition[list(own)].to(batch.device).repeat(len(batch) // len(own), 1, 1, 1)
+    with branch.net.frames(len(own), timestep=timestep):
         down, mid = branch.net.net(
             batch, timestep, states, condition, conditioning_scale=branch.scale, return_dict=False
         )

@@ -1,7 +1,8 @@
 """Where the weights of a backbone lie: folders and cached hub snapshots, found without torch.
 
-A part is one `from_pretrained` folder: a config file and, for networks, weights in safetensors or
-in PyTorch's own format. The same rules choose the files that are loaded and those that are hashed.
+A part is one `from_pretrained` folder, that is a config file and, for networks, weights in
+safetensors or in PyTorch's own format; or it is a single file (see `methods.single_file`). The same
+rules choose the files that are loaded and those that are hashed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ from crossframe.keys import file_sha256, identity
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _SUFFIXES = (SAFETENSORS, PICKLED)
+_LORA_STEM = "pytorch_lora_weights"
+SINGLE_FILES = (SAFETENSORS, PICKLED, ".ckpt", ".pt", ".pth")
+"""Suffixes of checkpoints that are one file."""
+
+SD15 = Path(__file__).parent / "sd15"
+"""Configurations of Stable Diffusion 1.5, by role: single files hold none."""
+
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\.")
 _SIDE_FILES = ("*.json", "*.txt", "*.model")
 # Files beside the weights that say how a part is loaded; their names do not depend on its author.
@@ -39,8 +47,9 @@ _CONFIGS = {
 class Part:
     """One piece of a backbone.
 
-    role: `unet`, `vae`, `text_encoder`, `tokenizer`, `scheduler` or `controlnet.<kind>`.
-    source: a folder or a hub id (`owner/name`).
+    role: `unet`, `vae`, `text_encoder`, `tokenizer`, `scheduler`, `controlnet.<kind>` or
+        `lora.<index>`.
+    source: a folder, a single file or a hub id (`owner/name`).
     subfolder: folder inside of the source, or "".
     variant: the `fp16` of `model.fp16.safetensors`, or "".
     """
@@ -55,12 +64,17 @@ class Part:
         """Whether the part is a network."""
         return self.role not in _CONFIGS
 
+    @property
+    def family(self) -> str:
+        """The role without its kind or index."""
+        return self.role.partition(".")[0]
+
     def __str__(self) -> str:
         return f"{self.source}/{self.subfolder}" if self.subfolder else self.source
 
 
 def locate(part: Part, *, allow_download: bool = False) -> Path:
-    """Return the folder of a part, complete as far as can be told from file names.
+    """Return the folder or the single file of a part, complete as far as names can tell.
 
     A source that is no folder but reads like a hub id is looked up in the local hub cache, and
     fetched only when `allow_download` is set.
@@ -68,30 +82,55 @@ def locate(part: Part, *, allow_download: bool = False) -> Path:
     Raises UserError naming the folder or the files that are missing.
     """
     source = os.path.expanduser(part.source)
+    if is_single_file(source) and part.has_weights:
+        return Path(source)
     if os.path.isdir(source):
         folder = Path(source) / part.subfolder
     elif _HUB_ID.fullmatch(part.source):
         folder = _snapshot(part, allow_download) / part.subfolder
     else:
         raise UserError(_no_folder(part, source))
+    if part.family == "lora":
+        return _lora_file(part, folder)
     _require_complete(part, folder)
     return folder
 
 
+def is_single_file(source: str) -> bool:
+    """Tell whether a source is a file that looks like a checkpoint by its name."""
+    path = os.path.expanduser(source)
+    return path.endswith(SINGLE_FILES) and os.path.isfile(path)
+
+
+def _lora_file(part: Part, folder: Path) -> Path:
+    for suffix in _SUFFIXES:
+        if (folder / (_LORA_STEM + suffix)).is_file():
+            return folder / (_LORA_STEM + suffix)
+    what = f"{str(folder)!r} lacks {_LORA_STEM}{SAFETENSORS}"
+    raise UserError(Problem(f"backbone.{part.role}", what, fix="name the LoRA's file itself"))
+
+
 def _no_folder(part: Part, source: str) -> Problem:
+    kinds = ", ".join(SINGLE_FILES)
     what = f"there is no folder {part.source!r}"
-    fix = "give a folder in from_pretrained layout, or a hub id such as owner/name"
-    if os.path.isfile(source):
-        what = f"{part.source!r} is a file, not a folder in from_pretrained layout"
-        fix = "convert it with diffusers: from_single_file(FILE).save_pretrained(FOLDER)"
+    fix = f"give a folder in from_pretrained layout, a file ({kinds}), or a hub id: owner/name"
+    if source.endswith(SINGLE_FILES):
+        what = f"there is no file {part.source!r}"
+    elif os.path.isfile(source):
+        what = f"{part.source!r} is a file, but none of {kinds}"
+    if os.path.isfile(source) and not part.has_weights:
+        what, fix = f"{part.source!r} is a file, and holds no {part.role}", "give a folder"
     return Problem(f"backbone.{part.role}", what, fix=fix)
 
 
 def weight_files(folder: Path, variant: str = "") -> tuple[Path, ...]:
     """Return the weight files that loading `folder` reads, shards in order, or ().
 
-    Safetensors win over PyTorch's format; a variant's files count only when it is asked for.
+    Safetensors win over PyTorch's format; a variant's files count only when it is asked for. A
+    single file is its own weights.
     """
+    if folder.is_file():
+        return (folder,)
     infix = f".{variant}" if variant else ""
     for suffix in _SUFFIXES:
         for stem in _STEMS:
@@ -105,14 +144,24 @@ def weight_files(folder: Path, variant: str = "") -> tuple[Path, ...]:
 def identity_of_part(part: Part, folder: Path) -> dict[str, str]:
     """Return sha256 (64 hex digits) by `role/file name` of every file that matters to a part.
 
+    A single file counts by its content and by the configuration that it is read with.
+
     Raises UserError for a file that is damaged or cannot be read.
     """
+    if folder.is_file():
+        return _identity_of_file(part, folder)
     side = [path for glob in _SIDE_FILES for path in folder.glob(glob) if path.is_file()]
     if part.has_weights:
         side = [path for path in side if path.name == "config.json"]
     files = [*side, *(weight_files(folder, part.variant) if part.has_weights else ())]
     where = f"backbone.{part.role}"
     return {f"{part.role}/{path.name}": hash_file(path, where) for path in sorted(files)}
+
+
+def _identity_of_file(part: Part, path: Path) -> dict[str, str]:
+    found = {f"{part.role}/checkpoint": hash_file(path, f"backbone.{part.role}")}
+    config = SD15 / part.family / "config.json"
+    return found | ({f"{part.role}/config.json": file_sha256(config)} if config.is_file() else {})
 
 
 def hash_file(path: Path, where: str = "backbone") -> str:
@@ -135,7 +184,11 @@ def _snapshot(part: Part, allow_download: bool) -> Path:
     """Return the snapshot of a hub id; PyTorch files are fetched only without safetensors."""
     safetensors, *others = _download_patterns(part)
     snapshot = _fetch(part, safetensors, allow_download)
-    if part.has_weights and not weight_files(snapshot / part.subfolder, part.variant):
+    if (
+        part.family != "lora"
+        and part.has_weights
+        and not weight_files(snapshot / part.subfolder, part.variant)
+    ):
         for patterns in others:
             snapshot = _fetch(part, patterns, allow_download)
     return snapshot
@@ -164,6 +217,8 @@ def _download_patterns(part: Part) -> list[list[str]]:
     side = [prefix + pattern for pattern in _SIDE_FILES]
     if not part.has_weights:
         return [side]
+    if part.family == "lora":
+        return [[f"{prefix}{_LORA_STEM}{suffix}" for suffix in _SUFFIXES]]
     infix = f".{part.variant}" if part.variant else ""
     tails = [f"{stem}{infix}{shard}" for stem in _STEMS for shard in ("", "-*-of-*")]
     return [[*side, *(f"{prefix}{tail}{suffix}" for tail in tails)] for suffix in _SUFFIXES]
@@ -205,6 +260,9 @@ def _broken(part: Part, folder: Path) -> Iterator[Problem]:
 def _other_formats(folder: Path) -> str:
     """Say what to do about weights in a format that is not read, or ""."""
     found = sorted(path.name for path in folder.iterdir() if path.suffix in FOREIGN)
+    single = [name for name in found if name.endswith(SINGLE_FILES)]
+    if single:
+        return f"{single[0]} is a single file; name it instead of its folder"
     fix = "convert it to safetensors in from_pretrained layout (save_pretrained)"
     return f"{found[0]} is in a format that is not read; {fix}" if found else ""
 

@@ -278,7 +278,7 @@ def test_every_field_is_runtime_or_reaches_the_identity(weights: Path) -> None:
     for role, name in PARTS.items():
         files = [found for found in plain if found.startswith(f"{role}/")]
         assert files, f"{role} ({name}) takes no part in the identity"
-    through_files = {*PARTS, "name", "root", "controlnet", "variant", "tuned"}
+    through_files = {*PARTS, "name", "root", "controlnet", "lora", "variant", "tuned"}
     assert through_files | {"dtype"} | set(runtime) == set(BackboneConfig.model_fields)
 
 
