@@ -122,9 +122,16 @@ def _flow(clip: Any, shared: Any, estimator: str) -> Any:
     )
 
 
-def _control(kind: str, clip: Any) -> Any:
+def _control(kind: str, clip: Any, annotator_range: str) -> Any:
     from methods.conditions import control_map
 
     truth = clip.truth
     edges, depth = (None, None) if truth is None else (truth.edges, truth.depth)
-    return control_map(kind, clip.frames, edges=edges, depth=depth)
+    return control_map(
+        kind,
+        clip.frames,
+        edges=edges,
+        depth=depth,
+        files=clip.controls,
+        annotator_range=annotator_range,
+    )

@@ -158,7 +158,7 @@ def fake_parts() -> Parts:
         load_encoder=no_encoder,
         flow=lambda clip, shared, estimator: None,
         estimator=lambda name: None,
-        control=lambda kind, clip: None,
+        control=lambda kind, clip, annotator_range: None,
     )
 
 
