@@ -1,9 +1,9 @@
 """Text attention of frames folded into the batch: a prompt's keys and values, projected once.
 
 Shapes as in `methods.attention`; n is the tokens of a prompt. Frames of one guidance row read the
-same prompt, so the text may be given per row, (b, n, c), instead of per frame, (b f, n, c): one long
-query per row then meets keys and values that are neither repeated nor, while the same tensor is
-given again, projected again.
+same prompt, so the text may be given per row, (b, n, c), instead of per frame, (b f, n, c): one
+long query per row then meets keys and values that are neither repeated nor, while the same tensor
+is given again, projected again.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ class TextAttentionProcessor:
         if self._projected is not None and self._text is text and not torch.is_grad_enabled():
             return self._projected
         projected = (split_heads(attn, attn.to_k(text)), split_heads(attn, attn.to_v(text)))
-        self._text, self._projected = (
-            (None, None) if torch.is_grad_enabled() else (text, projected)
-        )
+        self._text, self._projected = (None, None) if torch.is_grad_enabled() else (text, projected)
         return projected
 
 

@@ -256,6 +256,8 @@ def test_individual_frames_equal_a_plain_diffusers_loop(
         ("controls", ["depth"]),
         ("controlnet_scale", 0.5),
         ("prompt_suffix", " on stripes"),
+        ("smoother", {"on": True, "interpolator": "linear"}),
+        ("hierarchical", {"on": True, "window": 3}),
     ],
 )
 def test_every_option_reaches_the_frames(

@@ -9,24 +9,30 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from methods.axes import (
+    AnnotatorRange,
     Attention,
     ControlKind,
     ControlNetAttention,
+    ControlScale,
     GroupNormMode,
     Guidance,
     NoiseText,
     Unit,
+    check_controls,
 )
+from methods.controlvideo.layout import smoothed_steps
+from methods.controlvideo.options import Hierarchical, Smoother
 from methods.options import MethodConfig
 
 
 class ControlVideoConfig(MethodConfig):
-    """ControlVideo without its smoother and its sampler for long videos.
+    """ControlVideo with its interleaved-frame smoother and its sampler for long videos.
 
     `preset: paper` is the text of the paper; where that is silent (guidance scale, prompts, noise,
     group norm) it stays with the released guidance scale and otherwise with the plain choice.
     `preset: repo` is the released code (YBYBZhang/ControlVideo at 4eac95f): group norm pooled over
     frames, the same noise for every frame, residuals added in place, prompt decoration.
+    Both leave `smoother.on` to you, since its interpolator RIFE needs weights that are not shipped.
     """
 
     preset: Literal["paper", "repo"] = Field(
@@ -61,8 +67,16 @@ class ControlVideoConfig(MethodConfig):
     controls: tuple[ControlKind, ...] = Field(
         default=("edges",), description="ControlNets whose residuals are summed; [] for none"
     )
-    controlnet_scale: Annotated[float, Field(ge=0)] = Field(
-        default=1.0, description="weight of the ControlNet residuals"
+    controlnet_scale: ControlScale = Field(
+        default=1.0, description="weight of the ControlNet residuals: a number, or one by control"
+    )
+    annotator_range: AnnotatorRange = Field(
+        default="correct",
+        description="repo_wrapped: annotators see pixels that wrapped at mid-grey",
+    )
+    smoother: Smoother = Field(default=Smoother(), description="interleaved-frame smoother")
+    hierarchical: Hierarchical = Field(
+        default=Hierarchical(), description="sampler for long videos"
     )
     prompt_suffix: str = Field(default="", description="appended to every prompt, as it stands")
     negative_prompt: str = Field(default="", description="prompt of the unconditional half")
@@ -80,6 +94,24 @@ class ControlVideoConfig(MethodConfig):
                 "eta": 0.0,
                 "guidance": {"scale": 12.5},
                 "controlnet_scale": 1.0,
+                "annotator_range": "correct",
+                # "{30, 31}" as appendix C counts: 49 is the first of 50 steps, 0 the last.
+                "smoother": {
+                    "on": False,
+                    "interpolator": "rife",
+                    "at": 0.64,
+                    "count": 2,
+                    "parity": "paper",
+                    "boundary": "keep",
+                    "encode": "mode",
+                    "blend": 1.0,
+                },
+                "hierarchical": {
+                    "on": False,
+                    "window": "sqrt",
+                    "inter_keys": "paper",
+                    "reuse_keys": False,
+                },
                 "prompt_suffix": "",
                 "negative_prompt": "",
             },
@@ -94,6 +126,24 @@ class ControlVideoConfig(MethodConfig):
                 "eta": 0.0,
                 "guidance": {"scale": 12.5},
                 "controlnet_scale": 1.0,
+                "annotator_range": "repo_wrapped",
+                # smooth_steps [19, 20] of 50, counted by what remains.
+                "smoother": {
+                    "on": False,
+                    "interpolator": "rife",
+                    "at": 0.4,
+                    "count": 2,
+                    "parity": "repo",
+                    "boundary": "pull",
+                    "encode": "sample",
+                    "blend": 1.0,
+                },
+                "hierarchical": {
+                    "on": False,
+                    "window": "sqrt",
+                    "inter_keys": "repo",
+                    "reuse_keys": False,
+                },
                 "prompt_suffix": " ,best quality, extremely detailed, HD, ultra-realistic, 8K, HQ, "
                 "masterpiece, trending on artstation, art, smooth",
                 # Sic: "difits" is what the released command line sends to the text encoder.
@@ -106,6 +156,25 @@ class ControlVideoConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _each_control_once(self) -> ControlVideoConfig:
-        if len(set(self.controls)) < len(self.controls):
-            raise ValueError(f"controls lists one kind twice: {', '.join(self.controls)}")
+        check_controls(self.controls, self.controlnet_scale)
         return self
+
+    @model_validator(mode="after")
+    def _smoothed_steps_exist(self) -> ControlVideoConfig:
+        if not self.smoother.on:
+            return self
+        taken = max(1, round(self.steps * self.strength))
+        wanted = self.smoothed_steps
+        if not (wanted and self.steps - taken <= wanted[0] and wanted[-1] < self.steps):
+            counts = ", ".join(str(self.steps - index) for index in wanted) or "none"
+            raise ValueError(
+                f"smoother: steps with {counts} remaining are not among the {taken} of this run; "
+                "lower smoother.at or smoother.count, or give smoother.remaining"
+            )
+        return self
+
+    @property
+    def smoothed_steps(self) -> tuple[int, ...]:
+        """Loop indices, 0 .. steps - 1, that the smoother edits when it is on."""
+        chosen = self.smoother
+        return smoothed_steps(self.steps, chosen.at, chosen.count, chosen.remaining)

@@ -1,5 +1,7 @@
 """ControlVideo's sampler: one DDIM run over all frames of a clip (paper section 3, Algorithm 1).
 
+The smoother edits the clean latents of some steps; the sampler for long videos is a way to predict.
+
 Shapes: f frames, latents (f, 4, h, w) float32. Networks see (b f), guidance halves b outermost.
 """
 
@@ -11,13 +13,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from crossframe.errors import UserError
+from crossframe.errors import Problem, UserError
 from methods.backbones import Backbone, decode_latents, size_problems, text_states
 from methods.base import Progress, SampleRequest
 from methods.control import control_branches, control_problems
 from methods.controlvideo.config import ControlVideoConfig
+from methods.controlvideo.hierarchical import HierarchicalPrediction
+from methods.controlvideo.layout import SMALLEST_WINDOW, cut_video, window_of
+from methods.controlvideo.options import Hierarchical
+from methods.controlvideo.smoother import make_smoother
 from methods.ddim import make_schedule
-from methods.denoising import denoise, first_latents, guidance_scales, step_noise
+from methods.denoising import Predict, denoise, first_latents, guidance_scales, step_noise
 from methods.inflation import inflate
 from methods.networks import Networks, attention_plan
 
@@ -41,14 +47,16 @@ def sample(
     latents = first_latents(
         backbone, request, schedule, noise=config.noise, strength=config.strength
     )
+    smoother = make_smoother(backbone, request, config, len(schedule))
     with prepared(backbone, request, config) as networks:
         latents = denoise(
-            networks.predict,
+            _prediction(networks, len(latents), config.hierarchical),
             schedule,
             scales,
             latents,
             eta=config.eta,
             step_noise=step_noise(request, latents, noise=config.step_noise, eta=config.eta),
+            edit=smoother,
             progress=progress,
         )
     return decode_latents(backbone, latents)
@@ -67,15 +75,37 @@ def prepared(
     plan = attention_plan(config.attention, config.group_norm, config.residuals_in_place)
     side_plan = attention_plan(config.controlnet_attention, config.controlnet_group_norm)
     kinds, scale = config.controls, config.controlnet_scale
+    chunk = backbone.chunk if config.hierarchical.on else None
     with (
         inflate(backbone.unet, plan) as unet,
-        control_branches(backbone, request.controls, kinds, side_plan, scale) as branches,
+        control_branches(backbone, request.controls, kinds, side_plan, scale, chunk) as branches,
     ):
         yield Networks(unet, branches, text)
+
+
+def _prediction(networks: Networks, frames: int, chosen: Hierarchical) -> Predict:
+    """All frames at once, or key frames and clips."""
+    if not chosen.on:
+        return networks.predict
+    layout = cut_video(frames, window_of(frames, chosen.window))
+    return HierarchicalPrediction(
+        networks.predict_part, layout, chosen.inter_keys, chosen.reuse_keys
+    )
 
 
 def _check(backbone: Backbone, request: SampleRequest, config: ControlVideoConfig) -> None:
     problems = size_problems(backbone, request.frames)
     problems += control_problems(request.controls, config.controls, request.frames.shape)
+    problems += _window_problems(len(request.frames), config.hierarchical)
     if problems:
         raise UserError(problems)
+
+
+def _window_problems(frames: int, chosen: Hierarchical) -> list[Problem]:
+    window = window_of(frames, chosen.window)
+    if not chosen.on or window >= SMALLEST_WINDOW:
+        return []
+    what = f"sqrt of {frames} frames is a window of {window}"
+    allowed = f"{SMALLEST_WINDOW} frames or more: {SMALLEST_WINDOW**2} frames for sqrt"
+    fix = "give the window as a number, or use more frames"
+    return [Problem("hierarchical.window", what, allowed, fix)]
