@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers.models.attention import BasicTransformerBlock, FeedForward
 from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from methods.attention import CallSlot, FrameAttentionProcessor, FrameCall
@@ -29,56 +23,7 @@ from methods.tuneavideo.network import (
     trainable_names,
 )
 from tests.tiny_backbone import SIZE, TOKENS, WIDTH, tiny_unet
-
-GOLDEN = Path(__file__).parent / "golden" / "tuneavideo"
-SPARSE_CAUSAL = parse_pattern("first+previous")
-PLAN = FrameAttentionPlan(SPARSE_CAUSAL, group_norm="pooled")
-
-
-class Golden:
-    """One published case: tensors by role, configuration and tolerance."""
-
-    def __init__(self, case: str) -> None:
-        path = GOLDEN / f"{case}.safetensors"
-        with safe_open(path, "pt") as file:
-            header = file.metadata()
-        tensors = load_file(path)
-        self.config: dict[str, Any] = json.loads(header["config"])
-        self.tolerance = float(header["tolerance"])
-        self.weights, self.input, self.output = (
-            {k.removeprefix(role): v for k, v in tensors.items() if k.startswith(role)}
-            for role in ("weights/", "input/", "output/")
-        )
-
-    def close(self, actual: Tensor, name: str) -> None:
-        assert (actual - self.output[name]).abs().max() <= self.tolerance
-
-
-def plain_unet(config: Mapping[str, Any]) -> Any:
-    """A UNet of plain diffusers for a configuration with 3-D block names."""
-    blocks = ("down_block_types", "up_block_types")
-    plain = {
-        k: [block.replace("3D", "2D") for block in v] if k in blocks else v
-        for k, v in config.items()
-    }
-    return UNet2DConditionModel(**plain).eval().requires_grad_(False)
-
-
-def golden_unet() -> tuple[Any, dict[str, Tensor], Golden]:
-    """The small published network: a plain UNet and the tensors that are added to it."""
-    golden = Golden("unet3d")
-    net = plain_unet(golden.config["unet"])
-    added = {name: t for name, t in golden.weights.items() if is_temporal(name)}
-    net.load_state_dict({n: t for n, t in golden.weights.items() if n not in added})
-    return net, added, golden
-
-
-def fold(x_bcfhw: Tensor) -> Tensor:
-    return x_bcfhw.transpose(1, 2).flatten(0, 1)
-
-
-def unfold(x: Tensor, f: int) -> Tensor:
-    return x.unflatten(0, (-1, f)).transpose(1, 2)
+from tests.tuned_cases import PLAN, SPARSE_CAUSAL, Golden, fold, golden_unet, layout, unfold
 
 
 def clip_inputs(f: int = 3) -> tuple[Tensor, Tensor]:
@@ -178,11 +123,6 @@ def test_each_part_of_the_published_unet_shows(changes: dict[str, Any], alpha: f
 
 
 # --- names
-
-
-def layout() -> tuple[dict[str, Any], Any]:
-    listed = json.loads((GOLDEN / "train_grads.json").read_text())["layouts"]["sd14"]
-    return listed, plain_unet(listed["unet"])
 
 
 def test_keys_are_the_released_ones() -> None:

@@ -94,8 +94,7 @@ class TunedSample:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """The tensors in which the network differs from the backbone, tuned or as they start."""
-        seed = derive_seed(self.request.seed, "temporal")
-        start = initial_tensors(self.backbone.unet, self.config.temporal.init, seed)
+        start = self._start()
         if self.config.tuning.steps == 0:
             return start
 
@@ -166,6 +165,13 @@ class TunedSample:
             "temporal": config.temporal.model_dump(),
             "tuning": tuning.model_dump(exclude=speed_only | idle),
         }
+
+    def _start(self) -> dict[str, Tensor]:
+        """The added tensors before tuning: the backbone's own, if it was tuned before."""
+        if self.backbone.temporal:
+            return dict(self.backbone.temporal)
+        seed = derive_seed(self.request.seed, "temporal")
+        return initial_tensors(self.backbone.unet, self.config.temporal.init, seed)
 
     @property
     def _last_draw(self) -> int:
