@@ -15,6 +15,7 @@ from ablations.stage_versions import stage_file, stage_key
 from ablations.store import Store
 from crossframe.errors import UserError
 from crossframe.files import size_of
+from crossframe.keys import identity
 from metrics.identity import FLOW_NEEDS, flow_identity
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Shared:
 def shared_work(
     cells: Sequence[Cell], checked: CheckedSpec, store: Store, parts: Parts
 ) -> dict[str, Shared]:
-    """Return what cells share, by stage: clips, control maps, estimated flows, prompts."""
+    """Return what cells share, by stage: clips, control maps, estimated flows, prompts, ..."""
     needs = {n for name in checked.spec.metrics for n in needs_of(name, parts)}
     clips = {cell.clip.ref: cell.clip for cell in cells}.values()
     kinds = {
@@ -84,7 +85,24 @@ def shared_work(
     work = {stage: _looked_up(store, stage, entries) for stage, entries in found.items()}
     prompts = {cell.prompt for cell in cells if needs_backbone(cell.row.method, parts)}
     work["text"] = Shared(len(prompts))
+    work |= _by_methods(cells, parts)
     return {stage: shared for stage, shared in work.items() if shared.count}
+
+
+def _by_methods(cells: Iterable[Cell], parts: Parts) -> dict[str, Shared]:
+    """Count the work that configurations name themselves: inversions, tunings."""
+    found: dict[str, set[str]] = {}
+    configs: dict[str, Any] = {}
+    for cell in cells:
+        row = cell.row
+        if row.label not in configs:
+            config_class = parts.method_config(row.method)
+            configs[row.label] = config_class.model_validate(dict(row.config))
+        shares = getattr(configs[row.label], "shared_work", None)
+        for stage, decisive in shares(cell.seed).items() if shares else ():
+            seen = [cell.clip.sha256, cell.clip.caption, decisive]
+            found.setdefault(stage, set()).add(identity(seen))
+    return {stage: Shared(len(pieces)) for stage, pieces in found.items()}
 
 
 def clip_identity(card: ClipCard) -> list[str | None]:

@@ -54,12 +54,15 @@ SHARED_WORK = {
     "control": "control maps",
     "flow": "flows",
     "text": "prompts",
+    "inversion": "inversions",
+    "tuning": "tunings",
 }
 
 
 def _costs(plan: Plan) -> Iterable[str]:
     shared = [
-        f"{work.count} {SHARED_WORK[stage]}" + (f" ({work.kept} there)" if work.kept else "")
+        f"{work.count} {SHARED_WORK.get(stage, stage)}"
+        + (f" ({work.kept} there)" if work.kept else "")
         for stage, work in plan.shared.items()
     ]
     if shared:

@@ -25,6 +25,14 @@ class MethodConfig(Options):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
+    def shared_work(self, seed: int) -> Mapping[str, Any]:
+        """Return what decides the work that samples of one clip share, by stage; for plans.
+
+        As in `{"inversion": [self.inversion, self.steps]}`; `seed` belongs to it where work is
+        drawn at random. Prompts and control maps are counted without being named here.
+        """
+        return {}
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:

@@ -10,6 +10,7 @@ from ablations.check import load_spec
 from ablations.estimate import Shared
 from ablations.listing import plan_record, plan_text
 from ablations.plan import make_plan
+from ablations.shipped import shipped_parts
 from ablations.store import Store
 from crossframe.errors import Problem, UserError
 from crossframe.keys import derive_seed
@@ -192,7 +193,6 @@ def test_what_cells_share_is_counted_and_looked_up(tmp_path):
     import torch
 
     from ablations.bench import Bench
-    from ablations.shipped import shipped_parts
 
     needy = Entry("fake_parts:brightness", "needs flow", {"needs": ["flow"]})
     lab = Lab(tmp_path, spec_text(clip={"frames": 2, "size": 32}, base={"controls": ["edges"]}))
@@ -200,7 +200,7 @@ def test_what_cells_share_is_counted_and_looked_up(tmp_path):
         lab.parts,
         metrics=Registry("metric", {"psnr/mean_error": needy}, "crossframe.tests.none"),
         flow=shipped_parts().flow,
-        control=lambda kind, clip: torch.zeros(2, 3, 32, 32),
+        control=lambda kind, clip, seen: torch.zeros(2, 3, 32, 32),
     )
     plan = lab.plan()
     stages = ("decode", "control", "flow")
@@ -213,3 +213,20 @@ def test_what_cells_share_is_counted_and_looked_up(tmp_path):
     assert again.shared == {**dict.fromkeys(stages, Shared(2, 1)), **prompts}
     assert "2 clips (1 there), 2 control maps (1 there)" in plan_text(again)
     assert plan_record(again)["shared"]["flow"] == {"count": 2, "kept": 1}
+
+
+def test_inversions_and_tunings_are_counted_as_methods_share_them(tmp_path):
+    real = shipped_parts()
+    text = spec_text(
+        method="tuneavideo",
+        base={"tuning.steps": 5},
+        grid={"guidance.scale": [1.0, 2.0, 3.0], "start": ["inversion", "noise"]},
+        sentinels=[],
+    )
+    lab = Lab(tmp_path, text)
+    lab.parts = replace(lab.parts, methods=real.methods, method_config=real.method_config)
+    # Two clips with two seeds each; guidance changes neither, and noise needs no inversion.
+    assert lab.plan().shared["tuning"] == Shared(4)
+    assert lab.plan().shared["inversion"] == Shared(4)
+    assert "inversion" not in lab.plan("grid={start: [noise]}").shared
+    assert lab.plan("method=ddim", "base={}", "grid={steps: [2, 3]}").shared["inversion"].count == 4

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -40,3 +41,8 @@ class InversionOnlyConfig(MethodConfig):
         default=Guidance(scale=7.5), description="classifier-free guidance while sampling"
     )
     negative_prompt: str = Field(default="", description="prompt of the unconditional half")
+
+    def shared_work(self, seed: int) -> Mapping[str, Any]:
+        """Return what decides the inversion."""
+        network = [self.attention, self.group_norm]
+        return {"inversion": [network, self.inversion, self.steps, self.strength]}

@@ -160,6 +160,13 @@ class TuneAVideoConfig(MethodConfig):
         }
     )
 
+    def shared_work(self, seed: int) -> Mapping[str, Any]:
+        """Return what decides the tuning of the network and the inversion by it."""
+        tuned = [seed, self.attention, self.group_norm, self.temporal, self.tuning]
+        inverted = [tuned, self.inversion, self.steps]
+        tuning = {"tuning": tuned} if self.tuning.steps else {}
+        return tuning | ({"inversion": inverted} if self.start == "inversion" else {})
+
     @model_validator(mode="after")
     def _something_to_train(self) -> TuneAVideoConfig:
         if self.temporal.alpha == 0 and self.tuning.train == "temporal" and self.tuning.steps:
