@@ -115,6 +115,7 @@ class _Check:
         self.backbone: Any = None
 
     def run(self) -> CheckedSpec:
+        """Return the spec, or raise one `UserError` with every problem; checks build on others."""
         spec, bad = self._shape()
         if spec is not None:
             spec = self._with_metrics(spec, bad)
