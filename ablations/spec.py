@@ -177,7 +177,18 @@ class Seeds(Frozen):
 
 
 FigureKind = Literal[
-    "bars", "differences", "scatter", "radar", "curves", "axis", "heatmap", "strips", "xt", "errors"
+    "bars",
+    "differences",
+    "scatter",
+    "radar",
+    "curves",
+    "axis",
+    "tradeoff",
+    "losses",
+    "heatmap",
+    "strips",
+    "xt",
+    "errors",
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 Box = tuple[Share, Share, Share, Share]

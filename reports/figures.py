@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from crossframe.errors import Problem, UserError, did_you_mean
-from reports import plots, series, strips
+from reports import losses, plots, series, strips
 from reports.canvas import Ask, NotDrawn, ask_for
 from reports.crosstab import axis_values, is_number
 from reports.errormaps import error_maps
@@ -49,6 +49,15 @@ KINDS: Mapping[str, Kind] = {
     ),
     "curves": Kind(series.curves, "Per-frame series, averaged over seeds and then clips"),
     "axis": Kind(series.axis_curves, "Scores along an axis, with bands of 95 % over clips"),
+    "tradeoff": Kind(
+        series.tradeoff,
+        "One metric against another along an axis, with 95 % intervals over clips; the numbers "
+        "beside the points are values of the axis",
+    ),
+    "losses": Kind(
+        losses.losses,
+        "Loss of tuning, averaged over clips; each point is the mean of the steps before it",
+    ),
     "heatmap": Kind(heatmap, "Two axes against each other: means over clips, lighter is better"),
     "strips": Kind(strips.frame_strips, "Frames of one seed: methods downwards, time to the right"),
     "xt": Kind(strips.x_t_slices, "One image row over time: flicker breaks the lines into bands"),
@@ -65,6 +74,8 @@ def catalogue(run: Run) -> dict[str, Settings]:
     """Return the settings of all figures of a run by name; those of the spec come before others."""
     found = {name: {"name": name, "kind": name} for name in USUAL}
     found |= {settings["name"]: settings for settings in _from_axes(run)}
+    if losses.has_losses(run):
+        found["losses"] = {"name": "losses", "kind": "losses"}
     named = run.spec.get("report", {}).get("figures") or ()
     return {**found, "errors": {"name": "errors", "kind": "errors"}} | {
         settings["name"]: settings for settings in named

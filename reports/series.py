@@ -95,6 +95,53 @@ def axis_curves(ask: Ask) -> Figure:
         return made
 
 
+def tradeoff(ask: Ask) -> Figure:
+    """The second metric over the first along an axis of numbers; crosses are 95 % intervals.
+
+    One line per setting of the other axes, each point with its value of the axis; sentinels stand
+    beside them. Raises NotDrawn for other than two metrics, and without an axis of numbers.
+    """
+    axis, metrics = _the_axis(ask), ask.metrics
+    rows = [row for row in ask.grid_rows if axis in row.axes]
+    if len(metrics) != 2 or not _numeric(rows, axis):
+        raise NotDrawn("it needs two metrics with values, and an axis of numbers")
+    beside = [row.label for row in ask.run.rows if row.sentinel]
+    names = [*_groups(rows, axis), *beside]
+    with figure(ask.width, 2.9 + legend_height(ask.width, names)) as made:
+        ax = made.add_subplot()
+        means = [clip_means(ask.run.scores, metric.id) for metric in metrics]
+        for place, (name, members) in enumerate(_groups(rows, axis).items()):
+            look = Look(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)])
+            _trade(ax, _points(members, axis, rows), means, look, name)
+        for label in beside:
+            _trade(ax, [(math.nan, label)], means, ask.look[label], label)
+        ax.set(xlabel=metrics[0].heading, ylabel=metrics[1].heading, title=f"along {axis}")
+        ax.margins(0.12)
+        if len(names) > 1:
+            legend(made, ax, ask.width)
+        return made
+
+
+def _trade(
+    ax: Axes, points: list[tuple[float, str]], means: list[Any], look: Look, name: str
+) -> None:
+    """Draw the rows of one line; a value that is NaN is not written beside its point."""
+    across, up = (
+        [bootstrap_interval(each.get(label, ())) for _, label in points] for each in means
+    )
+    values = [value for value, _ in points]
+    known = [found for found in zip(values, across, up, strict=True) if found[1].n and found[2].n]
+    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 5}
+    ax.plot([x.mean for _, x, _ in known], [y.mean for _, _, y in known], label=name, **style)
+    for value, x, y in known:
+        thin: dict[str, Any] = {"color": look.colour, "linewidth": 1, "alpha": 0.5}
+        ax.plot([x.low, x.high], [y.mean, y.mean], **thin)
+        ax.plot([x.mean, x.mean], [y.low, y.high], **thin)
+        if value == value:
+            place: dict[str, Any] = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7}
+            ax.annotate(f"{value:g}", (x.mean, y.mean), **place)
+
+
 def _axis_ticks(ax: Axes, rows: list[Row], axis: str) -> None:
     """Ticks at the values of the grid, unless they are many numbers."""
     texts = axis_values(rows, axis)
