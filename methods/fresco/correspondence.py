@@ -17,7 +17,7 @@ from crossframe.flow.estimators import load_estimator
 from crossframe.flow.fields import consistent, in_bounds, to_levels, warp_backward
 from methods.base import SampleRequest
 from methods.fresco.options import EXACT, Correspondence
-from methods.fresco.warp import warp
+from methods.fresco.warp import fit_flow, fit_occlusion, warp
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Flows:
     """Flow of n cyclic pairs and the pixels where it leads nowhere.
 
     forward: (n, 2, H, W), frame i -> i+1 mod n, on the grid of i. backward: i+1 -> i, on the grid
-    of i+1. hidden_forward: (n, H, W) bool, pixels of i that i+1 does not show. hidden_backward:
-    pixels of i+1 that i does not show. The last pair leads from the last frame to the first.
+    of i+1. hidden_forward: (n, H, W) bool or 0/1, pixels of i that i+1 does not show.
+    hidden_backward: pixels of i+1 that i does not show. The last pair leads from the last frame
+    to the first.
     """
 
     forward: Tensor
@@ -41,6 +42,18 @@ class Flows:
         """The same on another device."""
         parts = (self.forward, self.backward, self.hidden_forward, self.hidden_backward)
         return Flows(*(part.to(device) for part in parts))
+
+    def at(self, height: int, width: int) -> Flows:
+        """Return the flow of a feature level, (n, 2, h, w), and its hidden tokens as 0 and 1.
+
+        Raises ValueError for a size that is no rounded-down share of the frames.
+        """
+        return Flows(
+            fit_flow(self.forward, height, width),
+            fit_flow(self.backward, height, width),
+            fit_occlusion(self.hidden_forward, height, width),
+            fit_occlusion(self.hidden_backward, height, width),
+        )
 
 
 def correspondence(

@@ -1,0 +1,105 @@
+"""What enters the up blocks of a UNet, optimised and smoothed on the way.
+
+Shapes: inputs (b n, c, h, w), guidance halves b outermost, n frames.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from crossframe.errors import Problem, UserError
+from methods.fresco.correspondence import Flows
+from methods.fresco.optimise import Consistency, optimise
+from methods.fresco.options import Losses
+from methods.fresco.smoothing import smooth_background
+
+
+@contextmanager
+def optimised_inputs(
+    unet: nn.Module,
+    flows: Flows,
+    losses: Losses,
+    references: Mapping[int, Tensor],
+    background: Tensor | None = None,
+) -> Iterator[None]:
+    """Optimise what enters the up blocks `losses.layers` during calls of `unet` in the block.
+
+    Calls at timesteps outside of `losses.timesteps` are left alone, and all are when no term is
+    active and nothing is smoothed.
+
+    Args:
+        flows: of n cyclic pairs, at the size of the frames, on any device.
+        references: by layer, what entered it in the single step near t = 1, (b n, c, h, w);
+            needed when the spatial term is on. A call with the conditional half alone uses the
+            last rows.
+        background: (n, 1, any h, any w), to be smoothed after each optimisation; None: not.
+
+    Raises UserError when the UNet has no such block.
+    """
+    timestep: list[float] = []
+    prepared: dict[tuple[int, int], Consistency] = {}
+    signature = inspect.signature(unet.forward)
+
+    def note(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = signature.bind_partial(*args, **kwargs).arguments
+        timestep[:] = [float(arguments["timestep"])]
+
+    def consistency(layer: int, hidden: Tensor) -> Consistency:
+        key = (layer, len(hidden))
+        if key not in prepared:
+            reference = references[layer][-len(hidden) :] if losses.spatial else None
+            level = flows.to(hidden.device).at(*hidden.shape[-2:])
+            prepared[key] = Consistency.build(losses, level, reference)
+        return prepared[key]
+
+    def edit(layer: int, hidden: Tensor) -> Tensor:
+        if not _is_active(losses, timestep[0]):
+            return hidden
+        if losses.active:
+            hidden = optimise(hidden, consistency(layer, hidden))
+        if background is None:
+            return hidden
+        return smooth_background(hidden, flows.to(hidden.device), background.to(hidden.device))
+
+    with ExitStack() as undo:
+        undo.callback(unet.register_forward_pre_hook(note, with_kwargs=True).remove)
+        undo.enter_context(_on_inputs(unet, losses.layers, edit))
+        yield
+
+
+def _is_active(losses: Losses, timestep: float) -> bool:
+    return losses.timesteps is None or losses.timesteps[0] <= timestep <= losses.timesteps[1]
+
+
+@contextmanager
+def _on_inputs(
+    unet: nn.Module, layers: Sequence[int], edit: Callable[[int, Tensor], Tensor]
+) -> Iterator[None]:
+    """Pass the hidden states that enter each of the up blocks through `edit(layer, hidden)`."""
+    blocks = list(unet.get_submodule("up_blocks").children())
+    missing = [layer for layer in layers if layer >= len(blocks)]
+    if missing:
+        what = f"this UNet has no up blocks {missing}"
+        raise UserError(Problem("loss.layers", what, f"0..{len(blocks) - 1}"))
+    with ExitStack() as undo:
+        for layer in layers:
+            hook = partial(_replace_hidden, edit=partial(edit, layer))
+            undo.callback(blocks[layer].register_forward_pre_hook(hook, with_kwargs=True).remove)
+        yield
+
+
+def _replace_hidden(
+    block: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    edit: Callable[[Tensor], Tensor],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if "hidden_states" in kwargs:
+        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+    return (edit(args[0]), *args[1:]), kwargs
