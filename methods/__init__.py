@@ -30,6 +30,16 @@ METHODS = Registry(
                 "version": 1,
             },
         ),
+        "text2videozero": Entry(
+            target="methods.text2videozero.sampler:sample",
+            summary="zero-shot video: attention to the first frame, and a motion field on latents",
+            extra={
+                "config": "methods.text2videozero.config:Text2VideoZeroConfig",
+                "needs_backbone": True,
+                "source": "Text2Video-Zero, ICCV 2023, arXiv 2303.13439",
+                "version": 1,
+            },
+        ),
         "tuneavideo": Entry(
             target="methods.tuneavideo.sampler:sample",
             summary="one-shot tuning on the clip, inversion, sampling with another prompt",
@@ -52,11 +62,21 @@ METHODS = Registry(
         ),
         "fresco": Entry(
             target="methods.fresco.sampler:sample",
-            summary="zero-shot video editing along the motion of the source: attention and features",
+            summary="zero-shot editing along the motion of the source: attention and features",
             extra={
                 "config": "methods.fresco.config:FrescoConfig",
                 "needs_backbone": True,
                 "source": "FRESCO, CVPR 2024, arXiv 2403.12962",
+                "version": 1,
+            },
+        ),
+        "rerender": Entry(
+            target="methods.rerender.sampler:sample",
+            summary="baseline: attention to the first and previous key frame, shape-aware fusion",
+            extra={
+                "config": "methods.rerender.config:RerenderConfig",
+                "needs_backbone": True,
+                "source": "Rerender-A-Video, SIGGRAPH Asia 2023, arXiv 2306.07954, in parts",
                 "version": 1,
             },
         ),

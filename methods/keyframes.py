@@ -7,14 +7,23 @@ frames, resized and blurred, where the paper writes the L2 distance of the frame
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
 import numpy as np
 
+from methods.base import SampleRequest
 from methods.keyframe_config import KeyFrames
 
 SHORT_SIDE, MULTIPLE, BLUR = 512, 64, 9
+
+
+def only_frames(request: SampleRequest, frames: Sequence[int]) -> SampleRequest:
+    """Return the request for some of its frames; `truth` stays that of the whole clip."""
+    index = list(frames)
+    controls = {kind: maps[index] for kind, maps in request.controls.items()}
+    return replace(request, frames=request.frames[index], controls=controls)
 
 
 def choose_keyframes(frames: np.ndarray, options: KeyFrames) -> tuple[int, ...]:

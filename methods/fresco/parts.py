@@ -83,8 +83,10 @@ def batch_parts(
     if background is not None:
         background = background.to(backbone.device)
     inside = background if config.smoothing.features else None
-    optimising = partial(optimised_inputs, unet.net, flows, config.loss, features.blocks, inside)
-    idle = not config.loss.active and inside is None
+    # A frame by itself has nothing to agree with over time.
+    loss = config.loss if len(chosen) > 1 else config.loss.model_copy(update={"temporal": 0.0})
+    optimising = partial(optimised_inputs, unet.net, flows, loss, features.blocks, inside)
+    idle = not loss.active and inside is None
     return BatchParts(
         partial(guides_at, data, config),
         _pixel_smoother(backbone, run.schedule, config, flows, background),

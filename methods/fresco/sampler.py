@@ -8,26 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from crossframe.errors import Problem, UserError
 from crossframe.flow.fields import to_levels
-from methods.backbones import Backbone, decode_latents, size_problems, text_states
+from methods.backbones import Backbone, decode_latents, size_problems
 from methods.base import Progress, SampleRequest
-from methods.control import control_branches, control_problems
+from methods.control import control_problems
 from methods.ddpm import ddpm_step, make_ddpm_schedule
 from methods.denoising import first_latents, guidance_scales
 from methods.fresco.batches import Batch, make_batches
 from methods.fresco.between import fill_between
 from methods.fresco.config import FrescoConfig
 from methods.fresco.parts import BatchParts, Run, batch_parts
-from methods.inflation import FrameAttentionPlan, inflate
-from methods.keyframes import choose_keyframes
-from methods.networks import Networks, attention_plan
-from methods.patterns import INDIVIDUAL
+from methods.keyframes import choose_keyframes, only_frames
+from methods.networks import attention_plan, opened
 
 
 @torch.no_grad()
@@ -81,23 +78,13 @@ def prepared(backbone: Backbone, request: SampleRequest, config: FrescoConfig) -
 
     request: of the key frames alone.
     """
-    prompts = [
-        request.negative_prompt or config.negative_prompt,
-        request.prompt + config.prompt_suffix,
-    ]
     schedule = make_ddpm_schedule(backbone.scheduler_config, config.steps, config.strength)
     scales = guidance_scales(config.guidance, len(schedule))
-    text = text_states(backbone, prompts, request.shared)
     latents = first_latents(
         backbone, request, schedule, noise=config.noise, strength=config.strength
     )
-    alone = FrameAttentionPlan(INDIVIDUAL, text_once=True)
-    kinds, scale = config.controls, config.controlnet_scale
-    with (
-        inflate(backbone.unet, attention_plan(config.attention, "per_frame")) as unet,
-        control_branches(backbone, request.controls, kinds, alone, scale) as branches,
-    ):
-        networks = Networks(unet, branches, text)
+    plan = attention_plan(config.attention, "per_frame")
+    with opened(backbone, request, config, plan) as networks:
         yield Run(networks, schedule, scales, latents, request.seed, config.step_noise)
 
 
@@ -130,13 +117,6 @@ def denoise_batch(
 def _part_of(progress: Progress, number: int, count: int) -> Progress:
     """Report the progress of one of `count` parts as that of the whole."""
     return lambda done, total: progress(number * total + done, count * total)
-
-
-def only_frames(request: SampleRequest, frames: Sequence[int]) -> SampleRequest:
-    """The request for some of its frames; what is known of the clip stays that of the whole."""
-    index = list(frames)
-    controls = {kind: maps[index] for kind, maps in request.controls.items()}
-    return replace(request, frames=request.frames[index], controls=controls)
 
 
 def _check(backbone: Backbone, request: SampleRequest, config: FrescoConfig) -> None:
