@@ -74,7 +74,7 @@ class Worker:
                 record_failure(cell, self.store, status, reason, log)
             if isinstance(error, KeyboardInterrupt):
                 raise
-            return Ended(cell.key, status, reason, log)
+            return Ended(cell.key, status, reason, log, lost=status == "full")
         self.store.journal("cell-done", key=cell.key)
         return Ended(cell.key, "done")
 

@@ -84,9 +84,10 @@ class RayEngine(Engine):
 
 
 def connect(options: EngineOptions) -> None:
-    """Join or start a cluster; raises UserError when the address does not answer.
+    """Join or start a cluster; raises UserError when there is none to be had.
 
-    Ray puts a handler of its own on SIGTERM, which would end the run without its last words.
+    Ray raises a plain Exception when its processes are slow to start. It also puts a handler of its
+    own on SIGTERM, which would end the run without its last words.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     here: dict[str, Any] = {"num_cpus": options.jobs, "include_dashboard": False}
@@ -95,7 +96,7 @@ def connect(options: EngineOptions) -> None:
     try:
         _require_answer(options.address)
         ray.init(**arguments, log_to_driver=False, configure_logging=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:
         where = f"--address {options.address}" if options.address else "--engine ray"
         fix = "start one with `ray start --head`, or leave --address out"
         raise UserError(Problem(where, f"no Ray cluster: {error}", fix=fix)) from error

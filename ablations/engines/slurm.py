@@ -84,12 +84,14 @@ class SlurmEngine(Engine):
 
 
 def work_through(order: Order, cells: Sequence[Cell]) -> None:
-    """What a task of the array does."""
+    """What a task of the array does; it gives up where nothing can be written."""
     from ablations.work import Worker
 
     worker = Worker(order)
     for cell in cells:
-        worker.run(cell)
+        ended = worker.run(cell)
+        if ended.lost:
+            raise OSError(ended.reason)
 
 
 def deal(cells: Sequence[Cell], tasks: int) -> list[list[Cell]]:

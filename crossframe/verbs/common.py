@@ -96,6 +96,7 @@ def _about(seconds: float | None) -> str:
 TROUBLES: Mapping[int, str] = {
     errno.ENOSPC: "Make room there",
     errno.EDQUOT: "Make room there, or have the quota raised",
+    errno.EIO: "Check that disk",
     errno.EROFS: "Choose another folder with --out",
     errno.EACCES: "Choose another folder, or have its permissions changed",
     errno.EPERM: "Choose another folder, or have its permissions changed",
