@@ -57,7 +57,7 @@ def unseen_tokens(occluded: Tensor, height: int, width: int) -> Tensor:
     scale = occluded.shape[-2] // height
     resized = F.interpolate(occluded[:, None].float(), scale_factor=1 / scale, mode="bilinear")
     hidden = resized[:, 0, :height, :width] > 0.5
-    return torch.cat([torch.ones_like(hidden[:1]), hidden]).flatten(1)
+    return torch.cat([hidden.new_ones(1, height, width), hidden]).flatten(1)
 
 
 def token_lists(chosen: Tensor) -> Tokens:
