@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow soak bench lint format clean
+.PHONY: help install demo screenshot test test-slow soak bench lint format clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## run the demonstration grid and print where its page is
 	$(BIN)/crossframe run demo
+
+screenshot: $(INSTALLED) ## take docs/demo/page.png of the page of runs/demo (needs Chromium)
+	$(BIN)/python docs/demo/screenshot.py
 
 # One thread per process: two processes with two threads each would fight over two cores.
 test: $(INSTALLED) ## the tests that run everywhere, in a few minutes

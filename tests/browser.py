@@ -153,7 +153,11 @@ class Browser:
 
     def shoot(self, path: Path) -> None:
         """Write a PNG of the viewport."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+        path.write_bytes(self.picture())
+
+    def picture(self) -> bytes:
+        """Return a PNG of the viewport."""
+        return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
 
 LAUNCH = """

@@ -1,17 +1,22 @@
 """The page in a real browser, opened from a file, with real keys and a real pointer."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from browser import CHROMIUM, Browser
+from PIL import Image, ImageColor
 from reports_store import INFOS, Shape, plain_score, write_store
 
 from reports import write_report
 from reports.load import load_run
 from reports.page import render_page
+from reports.style import looks
 from reports.tables import summarise
 
 pytestmark = pytest.mark.skipif(
@@ -249,6 +254,40 @@ def test_a_definition_is_one_click_away(page: str, browser: Browser) -> None:
     assert INFOS["clip_frame/consecutive"].definition in text(browser, "#explained")
     browser.click("#explain .close")
     assert not browser.run("document.getElementById('explain').open")
+
+
+def test_above_a_curve_stand_the_value_of_the_moment_and_the_mean(
+    page: str, browser: Browser
+) -> None:
+    watch(browser, page + "#frame=2")
+    first = "document.querySelector('#cell .chart .reading').textContent"
+    browser.until(f"{first}.startsWith('2–3: 0.')")
+    value = text(browser, ".tile.chosen .numbers span:nth-child(2)")
+    assert browser.run(first).endswith(f"mean {value}")
+    assert text(browser, ".tile.chosen .numbers span:first-child") == "consecutive"
+
+
+def test_columns_fit_beside_the_panel_where_videos_may_shrink(page: str, browser: Browser) -> None:
+    browser.size(1440, 900)
+    watch(browser, page)
+    grid = "document.getElementById('grid')"
+    assert browser.run(f"{grid}.scrollWidth <= {grid}.clientWidth")
+    width = browser.run("document.querySelector('.tile').getBoundingClientRect().width")
+    assert 116 <= width <= 260
+
+
+def test_the_screenshot_of_the_documentation_is_taken_by_its_script(
+    page: str, tmp_path: Path
+) -> None:
+    run = Path(unquote(urlsplit(page).path)).parent.parent
+    script = Path(__file__).parent.parent / "docs" / "demo" / "screenshot.py"
+    command = [sys.executable, str(script), str(run), str(tmp_path / "page.png")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    picture = Image.open(tmp_path / "page.png")
+    assert (picture.size, picture.mode) == ((1280, 860), "P")
+    shown = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
+    assert ImageColor.getrgb(looks(load_run(run, INFOS).rows)["full"].colour) in shown
 
 
 def test_keys_and_theme(page: str, browser: Browser) -> None:

@@ -77,7 +77,12 @@ function showReadings(frame) {
     const series = cell.series[metric.id];
     const values = series ? series.map((value, i) => [frameOfEntry(i, series.length, frames), value]) : [];
     const near = values.find(([at]) => Math.abs(at - frame - 0.25) < 0.6);
-    reading.textContent = near ? show(near[1], metric.decimals) : "";
+    const mean = `mean ${show(cell.values[metric.id], metric.decimals)}`;
+    if (!near || near[1] == null) reading.textContent = mean;
+    else {
+      const place = Number.isInteger(near[0]) ? String(near[0]) : `${near[0] - 0.5}–${near[0] + 0.5}`;
+      reading.textContent = `${place}: ${show(near[1], metric.decimals)}, ${mean}`;
+    }
   }
 }
 function drawCharts(cell) {

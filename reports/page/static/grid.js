@@ -57,7 +57,7 @@ const shownValue = (axis, value) => {
 function numbersOf(cell) {
   const list = make("div", { className: "numbers" });
   METRICS.filter((metric) => view.show === "all" || view.show === metric.id).forEach((metric) => list.append(
-    make("span", { textContent: `${metric.id} ${metric.arrow}`.trim() }),
+    make("span", { textContent: shortId(metric), title: `${metric.id} ${metric.arrow}`.trim() }),
     make("span", { textContent: show(cell.values[metric.id], metric.decimals) })));
   return list;
 }
@@ -74,7 +74,8 @@ function tileOf(cells, column, laid) {
   const done = cell.state === "done";
   const stage = done ? makeStage(cell) : absent(`${cell.state}: ${cell.reason}`);
   stage.addEventListener("click", () => choose(cell));
-  const button = make("button", { type: "button", title: "details of this cell" }, swatch(cell.row), label);
+  const button = make("button", { type: "button", title: "details of this cell" }, swatch(cell.row),
+    make("span", {}, ...breakable(label)));
   button.addEventListener("click", () => choose(cell, { reveal: true }));
   if (view.size !== "n") tile.append(stage);
   tile.append(button);

@@ -14,11 +14,17 @@ const coloured = (node, colour) => {
   return node;
 };
 const swatch = (row) => coloured(make("span", { className: "swatch" }), row.colour);
+/* A label that may break after its joints, and before a bracket. */
+const breakable = (text) => text.split(/(?<=[+,/_])|(?=\[)/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
 /* A number with fixed decimals, never a negative zero. */
 const show = (value, decimals) => (value == null ? "–" : value.toFixed(decimals).replace(/^-(?=[0.]+$)/, ""));
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
 const METRICS = data.metrics;
+/* What stands under a small video: the id after its slash, where no other metric ends alike. */
+const tailOf = (id) => id.split("/").pop();
+const shortId = (metric) => (METRICS.some((other) => other !== metric && tailOf(other.id) === tailOf(metric.id))
+  ? metric.id : tailOf(metric.id));
 const ROWS = data.rows;
 const CELLS = data.cells.map((cell, order) => ({
   values: {}, series: {}, unavailable: {}, cost: {}, axes: {}, reason: "", ...cell,
