@@ -94,7 +94,7 @@ class TunedSample:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """The tensors in which the network differs from the backbone, tuned or as they start."""
-        start = self._start()
+        start = self.initial_tensors()
         if self.config.tuning.steps == 0:
             return start
 
@@ -166,8 +166,8 @@ class TunedSample:
             "tuning": tuning.model_dump(exclude=speed_only | idle),
         }
 
-    def _start(self) -> dict[str, Tensor]:
-        """The added tensors before tuning: the backbone's own, if it was tuned before."""
+    def initial_tensors(self) -> dict[str, Tensor]:
+        """Return the added tensors before tuning: the backbone's own, if it was tuned before."""
         if self.backbone.temporal:
             return dict(self.backbone.temporal)
         seed = derive_seed(self.request.seed, "temporal")
