@@ -222,9 +222,8 @@ def smoothed(backbone: Backbone, frames: int = FRAMES, **options: Any) -> Tensor
 )
 def test_every_option_reaches_the_frames(backbone: Backbone, name: str, value: Any) -> None:
     # Of one step with an even number remaining, so that even frames and ends have their turn.
-    base = {"steps": 4}
-    other = smoothed(backbone, smoother={name: value}, **base)
-    assert not torch.equal(other, smoothed(backbone, **base))
+    other = smoothed(backbone, smoother={name: value}, steps=4)
+    assert not torch.equal(other, smoothed(backbone, steps=4))
 
 
 def test_all_options_of_the_smoother_are_tested() -> None:
@@ -233,7 +232,7 @@ def test_all_options_of_the_smoother_are_tested() -> None:
 
 
 def test_smoothed_samples_are_reproducible_in_any_chunks(backbone: Backbone) -> None:
-    options = {"smoother": {"encode": "sample", "count": 2}}
+    options: dict[str, Any] = {"smoother": {"encode": "sample", "count": 2}}
     first = smoothed(backbone, **options)
     assert torch.equal(smoothed(backbone, **options), first)
     whole = smoothed(replace(backbone, chunk=16), **options)
@@ -242,11 +241,12 @@ def test_smoothed_samples_are_reproducible_in_any_chunks(backbone: Backbone) -> 
 
 def test_the_smoother_meets_other_options(backbone: Backbone) -> None:
     """SDEdit, noise at each step, long videos: the same step of the schedule is edited."""
-    for options in (
+    cases: list[dict[str, Any]] = [
         {"strength": 0.7, "steps": 4, "smoother": {"at": 0.5}},
         {"eta": 0.5},
         {"frames": 5, "hierarchical": {"on": True, "window": 3}},
-    ):
+    ]
+    for options in cases:
         on, off = (
             smoothed(backbone, **merge(options, {"smoother": {"on": on}})) for on in (True, False)
         )

@@ -70,6 +70,7 @@ TORCH_FREE = [
     "ablations/check_report.py",
     "ablations/choice.py",
     "ablations/claims.py",
+    "ablations/describe.py",
     "ablations/estimate.py",
     "ablations/grid.py",
     "ablations/health.py",
