@@ -116,7 +116,7 @@ def _detector(name: str, folder: Path) -> Any:
 def _package(name: str) -> Any:
     try:
         return importlib.import_module("controlnet_aux")
-    except ImportError as error:
+    except Exception as error:  # a dozen packages stand behind it, each fails in its own way
         missing = getattr(error, "name", None) or str(error)
         what = f"the annotator {name} needs controlnet-aux, which cannot be imported ({missing})"
         fix = "install it: pip install 'crossframe[annotators]'"

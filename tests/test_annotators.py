@@ -135,7 +135,7 @@ def test_the_real_detector_runs_on_random_weights(
     """HED of controlnet-aux itself, where it can be imported."""
     try:
         from controlnet_aux.hed import ControlNetHED_Apache2
-    except ImportError as error:
+    except Exception as error:  # without torchvision, or with one of another torch
         pytest.skip(f"controlnet-aux cannot be imported: {error}")
     torch.manual_seed(0)
     torch.save(ControlNetHED_Apache2().state_dict(), tmp_path / "ControlNetHED.pth")
