@@ -277,6 +277,26 @@ def test_a_tuning_goes_on_where_it_was(
         )
     assert steps == [4, 5]
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_longer_tuning_goes_on_from_a_small_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, steps = tmp_path / "state", []
+    with tiny_net() as net:
+        whole = tune(net, lesson(), options(steps=4))
+        tune(net, lesson(), options(steps=2), checkpoint=file)
+        longer = tune(
+            net,
+            lesson(),
+            options(steps=4),
+            checkpoint=file,
+            progress=lambda done, _: steps.append(done),
+        )
+        assert steps == [3, 4]
+        assert all(torch.equal(longer[name], whole[name]) for name in whole)
+        monkeypatch.setattr(tuning_module, "KEPT_BYTES", 0)
+        tune(net, lesson(), options(steps=4), checkpoint=file)
     assert not file.exists()
 
 
@@ -505,7 +525,6 @@ def test_an_interrupted_sample_keeps_its_tuning(
     assert len(list(tmp_path.iterdir())) == 1
     resumed = sample(backbone, request, chosen, lambda *step: steps.append(step))
     assert steps[0] == (3, 13)
-    assert not list(tmp_path.iterdir())
     assert torch.equal(resumed, sample(backbone, Shelf().request(), chosen, quiet))
 
 

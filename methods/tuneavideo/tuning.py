@@ -38,6 +38,8 @@ from methods.tuneavideo.config import Tuning
 from methods.tuneavideo.network import standing_in, trainable_names
 
 CHECKPOINT_SECONDS = 60.0
+# A finished tuning leaves its state for a longer one to go on from, if it takes no more than this.
+KEPT_BYTES = 64 << 20
 LOSSES = "losses"
 _LABEL = "crossframe"
 # prediction -> (latents, noise, alpha-bar) -> what the network shall say
@@ -145,7 +147,8 @@ def tune(
     Args:
         net: from `inflate_tuned`, with the tensors to start from.
         checkpoint: file that keeps the state about once a minute, from which the same tuning, or
-            one of more steps, goes on after an interrupt; removed at the end.
+            one of more steps, goes on. It stays at the end if it is small (`KEPT_BYTES`), so that
+            a longer tuning needs its own steps only, and is removed otherwise.
 
     Returns:
         The tuned tensors by released name, float32 on the CPU, for `inflate_tuned` on top of those
@@ -172,8 +175,8 @@ def tune(
                 run.keep(checkpoint)
                 kept = time.monotonic()
         made = {name: tensor.detach().float().cpu() for name, tensor in tuned().items()}
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        if checkpoint is not None:
+            run.leave(checkpoint)
     return {**made, LOSSES: torch.tensor(run.losses)}
 
 
@@ -236,6 +239,14 @@ class _Run:
         label = {"tuning": self._identity(), "scaler": self.scaler.state_dict()}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         write_bytes(path, save(tensors, metadata={_LABEL: json.dumps(label)}))
+
+    def leave(self, path: Path) -> None:
+        """Write the last state to `path` if it is small, and remove what is there otherwise."""
+        numbers = sum(parameter.numel() for parameter in self.parameters.values())
+        if 3 * 4 * numbers > KEPT_BYTES:  # parameters and two moments
+            path.unlink(missing_ok=True)
+        else:
+            self.keep(path)
 
     def resume(self, path: Path) -> None:
         """Go on from the state in `path`, if there is one and it has not gone too far."""
