@@ -115,6 +115,8 @@ def test_rows_and_their_transpose_are_the_dense_matrix():
     x, y = torch.randn(5, 4), torch.randn(7, 4)
     torch.testing.assert_close(rows(x), dense @ x)
     torch.testing.assert_close(rows.transposed(5)(y), dense.T @ y)
+    even = Rows.even(torch.arange(5).expand(7, 5), dense)
+    torch.testing.assert_close(even(x), dense @ x)
 
 
 def test_features_that_are_no_share_of_the_frames_are_refused():

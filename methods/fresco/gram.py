@@ -20,8 +20,9 @@ from torch import Tensor
 
 from methods.fresco.options import Losses
 
-# Similarities held at a time: on a CPU what its cache holds, on a GPU what keeps it busy.
-BLOCK = {"cpu": 2**18, "cuda": 2**26}
+# (rows of a block, similarities held at a time): on a CPU what its cache holds and its product of
+# matrices still likes, on a GPU what keeps it busy.
+BLOCKS = {"cpu": (192, 2**17), "cuda": (1024, 2**26)}
 SHORTEST = 1e-12  # length below which a token counts as this long
 
 # (first row, end row) -> D of those rows and the columns from the first row on, (B, rows, columns).
@@ -41,7 +42,7 @@ def add_spatial_gradient(
     out: Tensor,
     options: Losses,
     *,
-    block: int | None = None,
+    blocks: tuple[int, int] | None = None,
     with_loss: bool = False,
 ) -> Tensor:
     """Add the gradient of the spatial loss at `tokens` to `out`; return the loss, or 0.
@@ -53,26 +54,50 @@ def add_spatial_gradient(
         reference: (B, d, any c), as `unit_tokens` returns it.
         out: as `tokens`.
         options: weight, norm, reduction and precision are used.
-        block: similarities held at a time; None: as suits the device.
+        blocks: as in `BLOCKS`; None: as suits the device.
         with_loss: costs one more pass over the similarities.
     """
     total, d, _ = tokens.shape
     scale = options.spatial / (total * d * d if options.reduction == "mean" else 1)
-    held = block or BLOCK.get(tokens.device.type, BLOCK["cpu"])
-    rows = min(d, max(1, held // d))
-    images = max(1, held // (rows * d))
+    rows, held = blocks or BLOCKS.get(tokens.device.type, BLOCKS["cpu"])
+    images = max(1, held // (min(rows, d) * d))
     loss = torch.zeros((), device=tokens.device, dtype=tokens.dtype)
     with _matmul_precision(options.precision, tokens.device):
-        for first in range(0, total, images):
-            part = slice(first, first + images)
-            length = _lengths(tokens[part])
-            unit = tokens[part] / length
-            pull, size = _pull(unit, reference[part], rows, options, with_loss)
-            # What would lengthen a token changes no cosine.
-            pull.sub_(unit.mul_((pull * unit).sum(-1, keepdim=True)))
-            out[part].addcdiv_(pull, length, value=2 * scale)
+        for part in (slice(first, first + images) for first in range(0, total, images)):
+            size = _add_images(
+                tokens[part], reference[part], out[part], scale, min(rows, d), options, with_loss
+            )
             loss += scale * size
     return loss
+
+
+def _add_images(
+    tokens: Tensor,
+    reference: Tensor,
+    out: Tensor,
+    scale: float,
+    rows: int,
+    options: Losses,
+    with_loss: bool,
+) -> Tensor:
+    """Add to `out` for a few frames; return the sum of |D| or D^2 if asked for."""
+    d, length = tokens.shape[1], _lengths(tokens)
+    unit = tokens / length
+    differences = _choose(unit, options)(unit, reference, rows)
+    pull, size = torch.zeros_like(unit), unit.new_zeros(())
+    for start in range(0, d, rows):
+        stop = min(start + rows, d)
+        block, own, done = differences(start, stop), unit[:, start:stop], pull[:, start:stop]
+        if with_loss:
+            size += _sum_of_both_sides(block, options.spatial_norm)
+        block = block.sign_() if options.spatial_norm == "l1" else block.mul_(2)
+        _add_product(done, block, unit[:, start:])
+        if stop < d:
+            _add_product(pull[:, stop:], block[:, :, stop - start :].mT, own)
+        # What would lengthen a token changes no cosine.
+        across = done - own * (done * own).sum(-1, keepdim=True)
+        out[:, start:stop].addcdiv_(across, length[:, start:stop], value=2 * scale)
+    return size
 
 
 def _lengths(tokens: Tensor) -> Tensor:
@@ -80,25 +105,10 @@ def _lengths(tokens: Tensor) -> Tensor:
     return tokens.norm(dim=-1, keepdim=True).clamp_min(SHORTEST)
 
 
-def _pull(
-    unit: Tensor, reference: Tensor, rows: int, options: Losses, with_loss: bool
-) -> tuple[Tensor, Tensor]:
-    """S u, (B, d, c), and the sum of |D| or D^2 if asked for."""
-    d = unit.shape[1]
-    differences = _choose(unit, options)(unit, reference, rows)
-    pull, size = torch.zeros_like(unit), unit.new_zeros(())
-    for start in range(0, d, rows):
-        stop = min(start + rows, d)
-        block = differences(start, stop)
-        width = stop - start
-        if with_loss:
-            sizes = block.abs() if options.spatial_norm == "l1" else block.square()
-            size += 2 * sizes.sum() - sizes[:, :, :width].sum()
-        block = block.sign_() if options.spatial_norm == "l1" else block.mul_(2)
-        _add_product(pull[:, start:stop], block, unit[:, start:])
-        if stop < d:
-            _add_product(pull[:, stop:], block[:, :, width:].mT, unit[:, start:stop])
-    return pull, size
+def _sum_of_both_sides(block: Tensor, norm: str) -> Tensor:
+    """Sum |D| or D^2 over a block, (B, rows, columns), and its mirror image below the diagonal."""
+    sizes = block.abs() if norm == "l1" else block.square()
+    return 2 * sizes.sum() - sizes[:, :, : block.shape[1]].sum()
 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor) -> None:

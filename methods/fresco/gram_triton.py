@@ -60,7 +60,7 @@ def differences(
 
 
 @triton.jit
-def _product(
+def _product(  # type: ignore[no-untyped-def]
     tokens,
     row,
     column,
@@ -91,7 +91,7 @@ def _product(
 
 
 @triton.jit
-def _differences(
+def _differences(  # type: ignore[no-untyped-def]
     unit,
     reference,
     out,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from methods.fresco.correspondence import Flows
 from methods.fresco.options import Losses
-from methods.fresco.warp import Rows, warp_entries
+from methods.fresco.warp import Rows, neighbours
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def _differences(flow: Tensor, hidden: Tensor, target: int, n: int) -> Rows:
     def in_frame(column: Tensor, step: int) -> Tensor:
         return (column // d + step) % n * d + column % d
 
-    row, column, weight = warp_entries(flow)
-    rows = torch.cat([token, row])
-    columns = torch.cat([in_frame(token, target), in_frame(column, 1 - target)])
-    weights = torch.cat([torch.ones_like(visible), -weight.float()]) * visible[rows]
+    read, weight = neighbours(flow)
+    rows = torch.cat([token, token.repeat_interleave(4)])
+    columns = torch.cat([in_frame(token, target), in_frame(read.flatten(), 1 - target)])
+    weights = torch.cat([torch.ones_like(visible), -weight.flatten().float()]) * visible[rows]
     number = (visible > 0).cumsum(0) - 1
     return Rows.build(number[rows], columns, weights, int((visible > 0).sum()))

@@ -38,6 +38,13 @@ class Rows:
         counts = torch.bincount(row, minlength=rows)
         return Rows(column[order], weight[order], counts.cumsum(0) - counts)
 
+    @staticmethod
+    def even(columns: Tensor, weights: Tensor) -> Rows:
+        """Rows of one length, from (rows, entries) each."""
+        rows, entries = columns.shape
+        starts = torch.arange(rows, device=columns.device) * entries
+        return Rows(columns.flatten(), weights.flatten(), starts)
+
     def transposed(self, columns: int) -> Rows:
         """Return the transpose of a matrix with `columns` columns."""
         ends = torch.cat([self.starts[1:], self.starts.new_tensor([len(self.columns)])])
@@ -54,29 +61,26 @@ class Rows:
         )
 
 
-def warp_entries(flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (row, column, weight), each (4 n d,), of the warps of flow (n, 2, h, w).
+def neighbours(flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which pixels the warps of flow (n, 2, h, w) read, and how much: (n d, 4) each.
 
-    Rows and columns count pixels over all pairs: pair i, pixel p is i d + p. Neighbours outside of
-    the picture have weight 0.
+    Pixels are counted over all pairs: pair i, pixel p is i d + p. What would lie outside of the
+    picture has weight 0.
     """
     n, _, height, width = flow.shape
     columns = torch.arange(width, dtype=flow.dtype, device=flow.device)
     rows = torch.arange(height, dtype=flow.dtype, device=flow.device)
     x, y = columns + flow[:, 0], rows[:, None] + flow[:, 1]
-    left, top = x.floor(), y.floor()
     base = torch.arange(n, device=flow.device).view(n, 1, 1) * (height * width)
     found, weights = [], []
     for down in (0, 1):
         for right in (0, 1):
-            at_x, at_y = left + right, top + down
+            at_x, at_y = x.floor() + right, y.floor() + down
             inside = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
-            weight = (1 - (x - at_x).abs()) * (1 - (y - at_y).abs()) * inside
+            weights.append((1 - (x - at_x).abs()) * (1 - (y - at_y).abs()) * inside)
             at = at_y.clamp(0, height - 1).long() * width + at_x.clamp(0, width - 1).long()
-            found.append((base + at).flatten())
-            weights.append(weight.flatten())
-    row = torch.arange(n * height * width, device=flow.device).repeat(4)
-    return row, torch.cat(found), torch.cat(weights)
+            found.append(base + at)
+    return torch.stack(found, -1).view(-1, 4), torch.stack(weights, -1).view(-1, 4)
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
@@ -85,9 +89,9 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     The padding is what tells this from `crossframe.flow.fields.warp_backward`.
     """
     n, channels, height, width = image.shape
-    operator = Rows.build(*warp_entries(flow), n * height * width)
-    pixels = image.permute(0, 2, 3, 1).reshape(-1, channels)
-    return operator(pixels.contiguous()).view(n, height, width, channels).permute(0, 3, 1, 2)
+    pixels = image.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()
+    warped = Rows.even(*neighbours(flow))(pixels)
+    return warped.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 def fit_flow(flow: Tensor, height: int, width: int) -> Tensor:
