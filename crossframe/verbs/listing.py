@@ -24,7 +24,7 @@ def list_command(tools: Tools, kind: str) -> None:
 @pass_tools
 def describe(tools: Tools, name: str) -> None:
     """Tell all about one method, metric, clip source or spec."""
-    from ablations.listing import print_description
+    from ablations.describe import print_description
 
     print_description(tools.parts(), name, shipped_specs())
 
