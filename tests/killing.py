@@ -85,7 +85,7 @@ def start(folder: Path, point: Point | None = None, name: str = "inline"):
 def run(folder: Path, point: Point | None = None) -> int:
     """Run to the end, or to a point; returns the exit code, -9 when killed."""
     process = start(folder, point)
-    process.join(60)
+    process.join(600)
     assert process.exitcode is not None, "the run hangs"
     return process.exitcode
 
