@@ -123,18 +123,28 @@ def _read_name(name: str) -> tuple[str, str, str] | None:
 
 def _with_alphas(changes: dict[tuple[str, str], Change], path: Path, where: str) -> None:
     """Give changes without an alpha the one in peft's settings, where the file carries them."""
-    if path.suffix != SAFETENSORS:
-        return
-    with safe_open(path, "pt") as file:
-        settings = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    settings = _settings(path)
     odd = [name for name, value in settings.items() if value and name.endswith(_UNREAD)]
     if odd:
         what = f"{str(path)!r} was trained with {odd[0]}, which is not read"
         raise UserError(Problem(where, what, fix="merge it first"))
     for (family, _), change in changes.items():
         alpha = settings.get(f"{family}.lora_alpha")
-        if change.alpha is None and alpha is not None:
+        if change.alpha is None and isinstance(alpha, int | float):
             change.alpha = torch.tensor(float(alpha))
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    """Return peft's settings in the head of a safetensors file; {} where there are none."""
+    if path.suffix != SAFETENSORS:
+        return {}
+    with safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):  # written by another program, for itself
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _modules(family: str, net: nn.Module) -> dict[str, nn.Module]:

@@ -42,6 +42,12 @@ PUBLISHED = {
     "vae": (ldm_layout.vae, 248),
     "text_encoder": (ldm_layout.text_encoder, 196),
 }
+PARAMETERS = {
+    "unet": 859_520_964,
+    "controlnet": 361_279_120,
+    "vae": 83_653_863,
+    "text_encoder": 123_060_480,
+}
 # Places that shapes alone would not tell apart.
 PLACES = {
     "unet": {
@@ -94,10 +100,23 @@ def test_every_published_name_and_shape_finds_its_place(family: str) -> None:
     net, config = empty_network(family)
     wanted = net.state_dict()
     assert len(wanted) == count
+    assert sum(parameter.numel() for parameter in net.parameters()) == PARAMETERS[family]
     found = converted(family, state, config, wanted)
     extra = {"embeddings.position_ids"} if family == "text_encoder" else set()
     assert found.keys() - extra == wanted.keys()
     assert all(found[name].shape == wanted[name].shape for name in wanted)
+
+
+@pytest.mark.parametrize("form", ["v1.0, with its model", "without its prefix"])
+def test_controlnets_are_passed_on_in_three_forms(form: str) -> None:
+    names = {**whole_model(), **ldm_layout.controlnet()}
+    if form == "without its prefix":
+        names = ldm_layout.controlnet(prefix="")
+    state = {name: torch.empty(shape, device="meta") for name, shape in names.items()}
+    net, config = empty_network("controlnet")
+    assert (
+        converted("controlnet", state, config, net.state_dict()).keys() == net.state_dict().keys()
+    )
 
 
 def test_the_whole_model_has_as_many_tensors_as_the_published_one() -> None:
