@@ -102,15 +102,17 @@ def peak_bytes(call: Callable[[], Any], trace: Path) -> int:
     return peak
 
 
-def seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def seconds(
+    calls: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Best time of each call; they take turns in rotating order, so that noise meets all alike."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     for _ in range(rounds):
         for name in order:
-            start = time.perf_counter()
+            start = clock()
             calls[name]()
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append(clock() - start)
         order.append(order.pop(0))
     return {name: min(times) for name, times in taken.items()}
 

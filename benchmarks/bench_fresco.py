@@ -5,8 +5,8 @@ as matrices, frames warped by `grid_sample`, torch's Adam. `ours` is what the me
 parts are compared, on one guidance row of two frames, fp32:
     spatial, temporal   loss and gradient of one term
     run                 both terms, three steps of Adam, per step
-Time is the best of rounds in which the two take turns; what a run prepares once (goals, warps) is
-left out. Memory is the peak above what was held before the call, goals and warps included.
+Time is the processor's, the best of rounds in which the two take turns; what a run prepares once
+(goals, warps) is left out. Memory is the peak above what was held before the call, goals and warps included.
 
 At many channels both are bound by arithmetic, of which ours is two thirds (two products of matrices
 for three); at few, by memory traffic, of which ours has next to none.
@@ -14,6 +14,7 @@ for three); at few, by memory traffic, of which ours has next to none.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ def test_feature_optimisation(
         "ours": peak_bytes(lambda: ours(case)(), tmp_path / "ours"),
         "plain": peak_bytes(lambda: plain(case)(), tmp_path / "plain"),
     }
-    taken = seconds(calls, ROUNDS)
+    taken = seconds(calls, ROUNDS, time.process_time)
     name = f"{part}, {side**2} tokens, c={channels}"
     row = Row(name, {way: time / steps for way, time in taken.items()}, memory)
     benchmark.pedantic(calls["ours"], rounds=1, iterations=1)
