@@ -143,6 +143,15 @@ def _clips(parts: Parts, specs: Mapping[str, Path]) -> Table:
     return table("clip sources", ["name", "what it gives"], rows)
 
 
+def _controls(parts: Parts, specs: Mapping[str, Path]) -> Table:
+    """Kinds of control; what may stand in brackets, the default first."""
+    from methods.condition_kinds import CONDITIONS
+
+    entries = {name: CONDITIONS.entry(name) for name in CONDITIONS}
+    rows = [[n, ", ".join(e.extra.get("options", ())), e.summary] for n, e in entries.items()]
+    return table("controls", ["name", "options", "what it shows"], rows)
+
+
 def _specs(parts: Parts, specs: Mapping[str, Path]) -> Table:
     rows = [[name, _title(path), str(path)] for name, path in specs.items()]
     return table("specs", ["name", "title", "file"], rows)
@@ -177,6 +186,7 @@ KINDS = {
     "clips": _clips,
     "specs": _specs,
     "presets": _preset_table,
+    "controls": _controls,
 }
 
 

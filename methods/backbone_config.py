@@ -73,7 +73,7 @@ class BackboneConfig(Options):
     scheduler: Source | None = Field(default=None, description="replaces root/scheduler")
     controlnet: dict[str, Source] = Field(
         default_factory=dict,
-        description="folder, single file or hub id by kind (edges, canny, depth, pose, ...)",
+        description="folder, single file or hub id by kind (`crossframe list controls`)",
     )
     lora: tuple[Lora, ...] = Field(
         default=(), description="LoRAs of UNet and text encoder: texts, or {source, scale}"

@@ -49,7 +49,7 @@ class SampleRequest:
     frames: source frames, (f, 3, h, w) float32 in [0, 1].
     prompt: what the result shall show.
     negative_prompt: what it shall not show; "" means the negative prompt of the configuration.
-    controls: control maps by kind (`edges`, `depth`, `canny`), each (f, 3, h, w) in [0, 1].
+    controls: control maps by control (see `methods.condition_kinds`), each (f, 3, h, w) in [0, 1].
     seed: 0 <= seed < 2**63; all randomness of the sample comes from it.
     source_prompt: what the source frames show; "" when nobody said.
     truth: what is known exactly about the source, empty for footage: `flow_forward` and

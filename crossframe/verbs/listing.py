@@ -10,10 +10,10 @@ from crossframe.verbs.common import Tools, pass_tools, shipped_specs
 
 
 @click.command(name="list")
-@click.argument("kind", default="", metavar="[methods|metrics|clips|specs|presets]")
+@click.argument("kind", default="", metavar="[methods|metrics|clips|specs|presets|controls]")
 @pass_tools
 def list_command(tools: Tools, kind: str) -> None:
-    """List methods, metrics, clip sources, shipped specs and presets."""
+    """List methods, metrics, clip sources, shipped specs, presets and controls."""
     from ablations.listing import print_lists
 
     print_lists(tools.parts(), kind, shipped_specs())
