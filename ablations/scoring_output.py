@@ -16,6 +16,7 @@ from crossframe.files import write_json, write_text
 from crossframe.provenance import provenance
 from crossframe.registry import Registry
 from metrics.frechet import frechet_distance
+from metrics.stillness import MOTION, STILL_BELOW, STILLNESS_WINS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,9 +27,16 @@ Record = Mapping[str, Any]
 
 
 def scores_record(
-    records: Sequence[Record], choice: Choice, encoder: str, registry: Registry
+    records: Sequence[Record],
+    choice: Choice,
+    encoder: str,
+    registry: Registry,
+    sentinels: Sequence[Record] = (),
 ) -> dict[str, Any]:
-    """Return everything as JSON data: settings, definitions, every video with series, means."""
+    """Return everything as JSON data: settings, definitions, every video with series, means.
+
+    sentinels: records of the sources and of their frozen first frames, for scale.
+    """
     names = ("direction", "target", "unit", "range", "definition", "version", "least_clips")
     definitions = {
         name: {key: extra[key] for key in names if key in extra}
@@ -42,6 +50,7 @@ def scores_record(
         "metrics": definitions,
         "videos": [_without_features(record) for record in records],
         "means": dict(_means(records, definitions)),
+        "sentinels": dict(_sentinel_means(sentinels, definitions)),
     }
 
 
@@ -107,7 +116,21 @@ def remarks(scores: Mapping[str, Any]) -> list[str]:
         f"{name}: unavailable ({count} of {len(videos)} videos): {reason}"
         for (name, reason), count in reasons.items()
     ]
-    return [*notes, *unread, *absent, *_refused(scores)]
+    return [*notes, *unread, *absent, *_refused(scores), *_stillness(scores)]
+
+
+def _stillness(scores: Mapping[str, Any]) -> Iterator[str]:
+    """Warn where consistency may come from standing still, or where nobody can tell."""
+    gained = [name for name in scores["metrics"] if name.startswith(STILLNESS_WINS)]
+    if gained and MOTION not in scores["metrics"]:
+        names = ", ".join(gained)
+        yield f"motion was not measured; a frozen video gains in {names}: add {MOTION} and --source"
+    ratio = scores["means"]["mean"].get(MOTION, {}).get("mean")
+    if gained and ratio is not None and ratio < STILL_BELOW:
+        yield (
+            f"warning: the videos move less than their sources ({MOTION} {ratio:.2f} on average, "
+            f"where 1 is as much); standing still alone raises {', '.join(gained)}"
+        )
 
 
 def _refused(scores: Mapping[str, Any]) -> Iterator[str]:
@@ -136,7 +159,7 @@ def _lines(scores: Mapping[str, Any]) -> Iterator[list[str]]:
     for video in scores["videos"]:
         values = [_shown(video["metrics"].get(name, {}).get("value")) for name in names]
         yield [video["video"], str(video["frames"]), *values]
-    for label, means in scores["means"].items():
+    for label, means in {**scores["means"], **scores["sentinels"]}.items():
         yield [label, "", *(_mean_shown(means[name]) for name in names)]
 
 
@@ -146,6 +169,15 @@ def _shown(value: float | None) -> str:
 
 def _mean_shown(mean: Mapping[str, Any]) -> str:
     return f"{_shown(mean['mean'])} (n={mean['n']})" if mean["n"] else "–"
+
+
+def _sentinel_means(
+    sentinels: Sequence[Record], definitions: Definitions
+) -> Iterator[tuple[str, Any]]:
+    """Yield the means of the sources and of the frozen frames; sets are not compared here."""
+    for kind in dict.fromkeys(record["sentinel"] for record in sentinels):
+        some = [record for record in sentinels if record["sentinel"] == kind]
+        yield f"({kind})", {name: _mean(some, name) for name in definitions}
 
 
 def _without_features(record: Record) -> dict[str, Any]:

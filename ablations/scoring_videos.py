@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -52,20 +53,55 @@ class Scorer:
             return {**record, "problem": str(error), "metrics": {}}
         if source is not None:
             record["likeness"] = likeness(outlines(edited), outlines(source))
-        inputs = MetricInputs(
-            to_tensor(edited),
-            None if source is None else to_tensor(source),
-            pair.texts.prompt,
-            source_prompt=pair.texts.source_prompt,
-            fps=self._rate(pair),
-            estimator=self.estimator,
-            resident=self.resident,
-        )
+        inputs = self._inputs(pair, edited, source, Memo())
         metrics = {name: self._measure(name, inputs, source) for name in self.choice.metrics}
         for name, entry in metrics.items():
             if "features" in entry and inputs.source is not None:
                 entry["source"] = self._measure(name, self._source_of(inputs), source)
         return {**record, "frames_sha256": array_sha256(edited), "metrics": metrics}
+
+    def sentinels(self, pairs: Sequence[Pair]) -> Iterator[dict[str, Any]]:
+        """Yield records of the sources themselves and of their first frames, repeated.
+
+        One of each per source, its frames and its prompt; what only depends on the pictures is
+        computed once per source. Pairs without a source, and unreadable ones, give none.
+        """
+        seen: set[Any] = set()
+        memos: dict[Any, Memo] = {}
+        for pair in (pair for pair in pairs if pair.source is not None):
+            shown = (pair.source, pair.source_frames, pair.size)
+            if (shown, pair.texts) in seen:
+                continue
+            seen.add((shown, pair.texts))
+            try:
+                source = read_pair(pair)[1]
+            except UserError:
+                continue
+            assert source is not None
+            for kind, frames in (
+                ("source", source),
+                ("frozen", np.repeat(source[:1], len(source), 0)),
+            ):
+                memo = memos.setdefault((shown, kind), Memo())
+                inputs = self._inputs(pair, frames, source, memo)
+                metrics = {
+                    name: self._measure(name, inputs, source) for name in self.choice.metrics
+                }
+                yield {"sentinel": kind, "clip": pair.video.clip, "metrics": metrics}
+
+    def _inputs(
+        self, pair: Pair, frames: np.ndarray, source: np.ndarray | None, memo: Memo
+    ) -> MetricInputs:
+        return MetricInputs(
+            to_tensor(frames),
+            None if source is None else to_tensor(source),
+            pair.texts.prompt,
+            source_prompt=pair.texts.source_prompt,
+            fps=self._rate(pair),
+            estimator=self.estimator,
+            memo=memo,
+            resident=self.resident,
+        )
 
     def _measure(
         self, name: str, inputs: MetricInputs, source: np.ndarray | None

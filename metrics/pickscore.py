@@ -32,5 +32,6 @@ def pickscore(inputs: MetricInputs) -> MetricValue:
     prompt = require_prompt(NAME, inputs)
     encoder = inputs.resident.get("pickscore", load_pickscore)
     text = encoder.encode_text([prompt])[0]
-    series = scaled_cosines(encoder.encode_images(inputs.frames), text, encoder.temperature)
+    images = inputs.memo.get("pickscore_features", lambda: encoder.encode_images(inputs.frames))
+    series = scaled_cosines(images, text, encoder.temperature)
     return mean_of(series, encoder=encoder.name, temperature=encoder.temperature)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from metrics.stillness import MOTION, STILLNESS_WINS
 from reports.load import Run
 from reports.numbers import show_bounds, show_number
 
@@ -22,14 +23,6 @@ MINIATURE_NOTE = (
     "Made with the miniature networks: they test orderings and mechanisms, never absolute paper "
     "values."
 )
-MOTION = "motion/ratio"
-STILL_BELOW = 0.9
-"""A row whose motion ratio lies below this with its whole interval moves less than its source."""
-STILLNESS_WINS = (
-    "clip_frame/", "warp/", "flicker/", "pixel_mse/", "lpips/consecutive", "tlpips",
-    "dino_subject/",
-)  # fmt: skip
-"""Metrics (by how their ids begin) that a video gains on by moving less."""
 
 
 def sizes(run: Run) -> str:

@@ -15,14 +15,12 @@ from typing import Any
 
 import pandas as pd
 
+from metrics.stillness import MOTION, STILL_BELOW, STILLNESS_WINS
 from reports import sheets
 from reports.load import Cell, MetricInfo, Row, Run
 from reports.notes import (
     MINIATURE_NOTE,
-    MOTION,
-    STILL_BELOW,
     STILL_MARK,
-    STILLNESS_WINS,
     motion_notes,
     run_notes,
     sizes,

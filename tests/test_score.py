@@ -266,6 +266,28 @@ def test_scores_are_those_of_the_definitions(tmp_path, lay):
     assert (out / "per_frame.csv").read_text().count("flicker/mae") == 3
 
 
+def test_the_sources_and_their_frozen_frames_stand_beside_for_scale(tmp_path, lay):
+    moved = moving(6)
+    for name in ("a", "b"):
+        lay(f"edited/{name}", np.repeat(moved[:1], 6, 0))
+        lay(f"source/{name}", moved)
+    words = ("--edited", tmp_path / "edited", "--source", tmp_path / "source")
+    words += ("--metrics", "flicker/mae,psnr,motion/ratio", "--fps", "8")
+    scores = scores_of(*words)
+    source, frozen = (scores["sentinels"][f"({kind})"] for kind in ("source", "frozen"))
+    steps = np.abs(np.diff(moved.astype(float) / 255, axis=0)).mean()
+    assert source["flicker/mae"]["mean"] == pytest.approx(steps, rel=1e-5)
+    assert (source["psnr"]["mean"], source["psnr"]["n"]) == (100, 2)
+    assert frozen["flicker/mae"]["mean"] == 0
+    assert scores["means"]["mean"]["flicker/mae"]["n"] == 2
+    told = run(*words).output
+    assert "(frozen)" in told
+    assert "warning: the videos move less than their sources (motion/ratio 0.00 on" in told
+    bare = run(*words[:4], "--metrics", "flicker/mae,psnr", "--no-sentinels").output
+    assert "(frozen)" not in bare
+    assert "motion was not measured; a frozen video gains in flicker/mae" in bare
+
+
 def test_means_are_over_videos_and_by_kind(lay, tmp_path):
     for kind, step in {"style": 10, "object": 20}.items():
         frames = np.zeros((2, 16, 16, 3), np.uint8)

@@ -16,6 +16,7 @@ from crossframe.verbs.common import Tools, pass_tools
 if TYPE_CHECKING:
     from ablations.choice import Choice
     from ablations.scoring_pairs import Pair, Wishes
+    from ablations.scoring_videos import Scorer
     from data_manifests.submissions import Texts, Video
 
 PATH = click.Path(path_type=Path)
@@ -40,6 +41,11 @@ NEEDS_SOURCE = {"source", "flow"}
 @click.option(
     "--resize", type=click.Choice(["edited", "source"]), help="Which one takes the other's size."
 )
+@click.option(
+    "--sentinels/--no-sentinels",
+    default=True,
+    help="Score the sources and their frozen first frames too, for scale.",
+)
 @click.option("--out", type=PATH, help="Folder for scores.json, scores.csv, scores.md.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, no table.")
 @pass_tools
@@ -51,14 +57,18 @@ def score(tools: Tools, **given: Any) -> None:
     """
     from ablations.choice import AUTO
     from ablations.scoring_output import scores_record
+    from ablations.scoring_videos import Scorer
     from ablations.shipped import PUBLISHED_ENCODER, named_encoder
 
     parts = tools.parts()
     choice = _choice(given, parts.metrics)
     pairs = _pairs(given, choice, parts.metrics)
     encoder = PUBLISHED_ENCODER if choice.encoder == AUTO else choice.encoder
-    records = _scored(pairs, choice, named_encoder(encoder), parts, given["fps"])
-    _tell(scores_record(records, choice, encoder, parts.metrics), given["out"], given["as_json"])
+    scorer = Scorer(choice, named_encoder(encoder), parts, given["fps"])
+    records = _scored(pairs, scorer)
+    beside = list(scorer.sentinels(pairs)) if given["sentinels"] else []
+    scores = scores_record(records, choice, encoder, parts.metrics, beside)
+    _tell(scores, given["out"], given["as_json"])
     sys.exit(1 if any(record.get("problem") for record in records) else 0)
 
 
@@ -115,15 +125,10 @@ def _wishes(given: dict[str, Any], alone: tuple[str, ...]) -> Wishes:
     return Wishes(**chosen, align=bool(given["align"]), resize=given["resize"] or "", alone=alone)
 
 
-def _scored(
-    pairs: list[Pair], choice: Choice, encoder: str, parts: Any, fps: float | None
-) -> list[dict[str, Any]]:
+def _scored(pairs: list[Pair], scorer: Scorer) -> list[dict[str, Any]]:
     from rich.console import Console
     from rich.progress import track
 
-    from ablations.scoring_videos import Scorer
-
-    scorer = Scorer(choice, encoder, parts, fps)
     console = Console(stderr=True)
     quiet = not console.is_terminal
     watched = track(pairs, "scoring", console=console, transient=True, disable=quiet)
