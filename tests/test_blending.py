@@ -17,7 +17,7 @@ from methods.blending import (
 )
 
 HEIGHT, WIDTH = 9, 12
-ROUNDING = 0.2  # of Lab values: OpenCV interpolates the conversion in tables
+ROUNDING = 0.3  # of Lab values: OpenCV interpolates the conversion in tables
 
 
 def picture(seed: int, low: float = 0.3, high: float = 0.7) -> np.ndarray:
