@@ -128,7 +128,10 @@ def test_an_absent_or_empty_sidecar_says_nothing(tmp_path):
     ("text", "lines"),
     [
         ("caption: [a\nedits: b", ["x.yaml:2:6: not valid YAML"]),
-        ("captoin: a dog", ["unknown key 'captoin' (allowed: caption, edits, fps). did you mean"]),
+        (
+            "captoin: a dog",
+            ["unknown key 'captoin' (allowed: caption, edits, fps, controls). did you mean"],
+        ),
         ("- a dog", ["x.yaml: holds ['a dog'] (allowed: caption: TEXT"]),
         ("edits: a fox", ["x.yaml: edits: holds 'a fox'"]),
         (
