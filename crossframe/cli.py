@@ -35,6 +35,7 @@ VERBS: Mapping[str, str] = {
     "schema": "crossframe.verbs.listing:schema",
     "score": "crossframe.verbs.score:score",
     "tgve": "crossframe.verbs.tgve:tgve",
+    "tuned": "crossframe.verbs.tuned:tuned",
     "verify": "crossframe.verbs.verify:verify",
 }
 """Verbs by name: `module:command`."""

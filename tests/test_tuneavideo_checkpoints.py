@@ -19,6 +19,8 @@ from crossframe.errors import UserError
 from crossframe.files import read_json
 from methods.backbone_config import parse_backbone, weights_identity
 from methods.backbones import load_backbone
+from methods.base import SampleRequest
+from methods.options import merge
 from methods.tuneavideo.checkpoints import (
     WEIGHTS,
     image_config,
@@ -27,12 +29,16 @@ from methods.tuneavideo.checkpoints import (
     read_tuned,
     shapes_of,
     temporal_shapes,
+    tuned_network,
     tuned_shapes,
     video_config,
     write_folder,
+    write_network,
     write_tuned,
 )
-from tests.tiny_backbone import tiny_unet, write_miniature
+from methods.tuneavideo.config import TuneAVideoConfig
+from methods.tuneavideo.sampler import sample
+from tests.tiny_backbone import SIZE, tiny_unet, write_miniature
 
 GOLDEN = Path(__file__).parent / "golden" / "tuneavideo"
 PARTS = {"vae": "vae", "text_encoder": "clip", "tokenizer": "clip", "scheduler": "scheduler"}
@@ -207,6 +213,28 @@ def test_the_hash_of_a_checkpoint_is_part_of_the_identity(tmp_path: Path, writte
     write_tuned(path, video_tensors(2))
     other = weights_identity(backbone(written, written / "unet", tuned=str(path)))
     assert other["tuned"] != tuned["tuned"]
+
+
+@pytest.mark.parametrize(("name", "train"), [("t.pth", "all"), ("whole", "mid_up")])
+def test_what_was_tuned_here_samples_alike_as_a_backbone(
+    tmp_path: Path, written: Path, name: str, train: str
+) -> None:
+    plain = load_backbone(backbone(written, written / "unet"))
+    frames = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    request = SampleRequest(frames, "a blue star", source_prompt="a red star", seed=3)
+    tuning = {"precision": "float32", "train": train, "latents": "mode"}
+    options = {"preset": "repo", "steps": 2, "tuning": tuning}
+    tuned = merge(options, {"tuning": {"steps": 2, "learning_rate": 0.01}})
+    config = TuneAVideoConfig.model_validate(tuned)
+    ours = sample(plain, request, config, lambda done, total: None)
+    tensors = tuned_network(plain, request, config, lambda done, total: None)
+    path = write_network(tmp_path / name, plain.unet.config, tensors)
+    said = {"tuned": str(path)} if path.is_file() else {}
+    again = load_backbone(backbone(written, path if path.is_dir() else written / "unet", **said))
+    untuned = TuneAVideoConfig.model_validate(merge(options, {"tuning": {"steps": 0}}))
+    frames_again = sample(again, request, untuned, lambda done, total: None)
+    assert torch.equal(frames_again, ours)
+    assert not torch.equal(sample(plain, request, untuned, lambda done, total: None), ours)
 
 
 # --- Refusals

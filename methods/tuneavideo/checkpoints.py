@@ -23,6 +23,9 @@ from torch import Tensor
 from crossframe.checkpoints import SAFETENSORS, require_plain_tensors, require_whole
 from crossframe.errors import Problem, UserError
 from crossframe.files import read_json, replacing, replacing_folder, write_json
+from methods.backbones import Backbone
+from methods.base import Progress, SampleRequest
+from methods.tuneavideo.config import TuneAVideoConfig
 from methods.tuneavideo.network import TEMPORAL_LEAVES, is_temporal, trainable_names
 
 Tensors = Mapping[str, Tensor]
@@ -33,6 +36,8 @@ _BLOCK = "attn1.to_q.weight"
 
 CLASS = "UNet3DConditionModel"
 WEIGHTS = "diffusion_pytorch_model.bin"
+FILES = (".pth", ".bin", SAFETENSORS)
+"""Suffixes of files of tuned tensors."""
 # Names that the authors' class knows; others would be passed over with a warning.
 CONFIG = (
     "sample_size", "in_channels", "out_channels", "center_input_sample", "flip_sin_to_cos",
@@ -161,6 +166,32 @@ def read_tensors(path: Path, where: str) -> dict[str, Tensor]:
         require_plain_tensors(path, where)
         found = torch.load(path, map_location="cpu", weights_only=True)
     return {name.removeprefix(_DISTRIBUTED): tensor for name, tensor in found.items()}
+
+
+def tuned_network(
+    backbone: Backbone, request: SampleRequest, config: TuneAVideoConfig, progress: Progress
+) -> dict[str, Tensor]:
+    """Return the whole network that a sample runs, image UNet included, by released names.
+
+    Tuned now, unless the request shares what was tuned before.
+    """
+    from methods.tuneavideo.sampler import TunedSample
+
+    with torch.inference_mode(False), torch.no_grad():
+        tuned = TunedSample(backbone, request, config, progress).tensors
+    return {**backbone.unet.state_dict(), **tuned}
+
+
+def write_network(path: Path, config: Mapping[str, Any], tensors: Tensors) -> Path:
+    """Write a network in the layout that the path asks for, and return where it lies.
+
+    path: a file ending in one of `FILES` takes the tuned tensors, any other name is the folder in
+    which the whole UNet appears as `unet`. config: of the image UNet. tensors: of the network.
+    """
+    if path.suffix not in FILES:
+        return write_folder(path, config, tensors)
+    write_tuned(path, tensors)
+    return path
 
 
 def write_folder(folder: Path, config: Mapping[str, Any], tensors: Tensors) -> Path:
