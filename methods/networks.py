@@ -108,11 +108,17 @@ class Prompted(Protocol):
 
 @contextmanager
 def opened(
-    backbone: Backbone, request: SampleRequest, options: Prompted, plan: FrameAttentionPlan
+    backbone: Backbone,
+    request: SampleRequest,
+    options: Prompted,
+    plan: FrameAttentionPlan,
+    side: FrameAttentionPlan | None = None,
+    chunk: int | None = None,
 ) -> Iterator[Networks]:
     """Inflate the networks of a run and compute what does not change in it; undone on leaving.
 
-    plan: of the UNet. Frames of the ControlNets are on their own.
+    plan: of the UNet. side: of the ControlNets; None leaves their frames on their own. chunk: see
+    `control_branches`.
 
     Raises UserError when the backbone has no ControlNet for a control.
     """
@@ -121,10 +127,10 @@ def opened(
         request.prompt + options.prompt_suffix,
     ]
     text = text_states(backbone, prompts, request.shared)
-    alone = FrameAttentionPlan(INDIVIDUAL, text_once=plan.text_once)
+    side = side or FrameAttentionPlan(INDIVIDUAL, text_once=plan.text_once)
     kinds, scale = options.controls, options.controlnet_scale
     with (
         inflate(backbone.unet, plan) as unet,
-        control_branches(backbone, request.controls, kinds, alone, scale) as branches,
+        control_branches(backbone, request.controls, kinds, side, scale, chunk) as branches,
     ):
         yield Networks(unet, branches, text)

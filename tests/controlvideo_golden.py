@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from methods.attention import CallSlot, FrameAttentionProcessor, FrameCall, KeyValue
 from methods.guidance import guide
 from methods.patterns import Pattern, parse_pattern
+from tests.golden_case import GOLDEN, Golden
 
-FOLDER = Path(__file__).parent / "golden" / "controlvideo"
+FOLDER = GOLDEN / "controlvideo"
 VAE_SCALE = 0.18215
 
 
@@ -29,20 +27,11 @@ def lists(case: str) -> dict[str, Any]:
     return found
 
 
-class Case:
-    """One case of tensors; `video` gives one of its videos as (f, c, h, w)."""
+class Case(Golden):
+    """One case of ControlVideo's samplers, with the stand-ins that it defines."""
 
     def __init__(self, name: str) -> None:
-        path = FOLDER / f"{name}.safetensors"
-        with safe_open(path, "pt") as file:
-            header = file.metadata()
-        tensors = load_file(path)
-        self.config: dict[str, Any] = json.loads(header["config"])
-        self.tolerance = float(header["tolerance"])
-        self.weights, self.input, self.output = (
-            {k.removeprefix(role): v for k, v in tensors.items() if k.startswith(role)}
-            for role in ("weights/", "input/", "output/")
-        )
+        super().__init__(f"controlvideo/{name}")
 
     def network(self, video: int) -> StandIn:
         return StandIn(self, video)

@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import ControlNetModel, Transformer2DModel, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from crossframe.errors import UserError
 from methods.attention import CallSlot, FrameAttentionProcessor, FrameCall
 from methods.inflation import FrameAttentionPlan, InflatedNet, inflate
 from methods.patterns import INDIVIDUAL, parse_pattern
-
-GOLDEN = Path(__file__).parent / "golden" / "controlvideo"
-
-
-class Golden:
-    """One published case: tensors by role, configuration and tolerance."""
-
-    def __init__(self, case: str) -> None:
-        path = GOLDEN / f"{case}.safetensors"
-        with safe_open(path, "pt") as file:
-            header = file.metadata()
-        tensors = load_file(path)
-        self.config: dict[str, Any] = json.loads(header["config"])
-        self.tolerance = float(header["tolerance"])
-        self.weights, self.input, self.output = (
-            {k.removeprefix(role): v for k, v in tensors.items() if k.startswith(role)}
-            for role in ("weights/", "input/", "output/")
-        )
-
-    def net_config(self, name: str) -> dict[str, Any]:
-        blocks = ("down_block_types", "up_block_types")
-        return {
-            k: [block.replace("3D", "2D") for block in v] if k in blocks else v
-            for k, v in self.config[name].items()
-        }
+from tests.golden_case import Golden, plain_config
 
 
 def fold(x_bcfhw: Tensor) -> Tensor:
@@ -60,7 +32,7 @@ def unfold(x: Tensor, f: int) -> Tensor:
 @pytest.mark.parametrize("x", ["x", "x_uneven", "x_tiny"])
 @pytest.mark.parametrize(("run", "text"), [("fully", "full"), ("inter", "keyframes[0,-1]")])
 def test_published_transformer(run: str, text: str, x: str) -> None:
-    golden = Golden("transformer3d")
+    golden = Golden("controlvideo/transformer3d")
     net = Transformer2DModel(
         num_attention_heads=golden.config["heads"],
         attention_head_dim=golden.config["dim_head"],
@@ -80,7 +52,7 @@ def test_published_transformer(run: str, text: str, x: str) -> None:
 
 
 def golden_unet(golden: Golden, text: str, residuals: bool, **options: Any) -> Tensor:
-    net = UNet2DConditionModel(**golden.net_config("unet")).eval()
+    net = UNet2DConditionModel(**plain_config(golden.config["unet"])).eval()
     net.load_state_dict(golden.weights)
     extra: dict[str, Any] = {}
     if residuals:
@@ -97,7 +69,7 @@ def golden_unet(golden: Golden, text: str, residuals: bool, **options: Any) -> T
 @pytest.mark.parametrize("residuals", [False, True])
 @pytest.mark.parametrize(("run", "text"), [("fully", "full"), ("inter", "keyframes[0,-1]")])
 def test_published_unet(run: str, text: str, residuals: bool) -> None:
-    golden = Golden("unet3d")
+    golden = Golden("controlvideo/unet3d")
     out = golden_unet(golden, text, residuals, group_norm="pooled", residuals_in_place=True)
     expected = golden.output[f"{run}_res_f3" if residuals else f"{run}_f3"]
     assert (out - expected).abs().max() <= golden.tolerance
@@ -113,14 +85,14 @@ def test_published_unet(run: str, text: str, residuals: bool) -> None:
     ],
 )
 def test_each_switch_of_the_published_unet_matters(options: dict[str, Any]) -> None:
-    golden = Golden("unet3d")
+    golden = Golden("controlvideo/unet3d")
     out = golden_unet(golden, "full", True, **options)
     assert (out - golden.output["fully_res_f3"]).abs().max() > 100 * golden.tolerance
 
 
 def test_published_controlnet() -> None:
-    golden = Golden("controlnet3d")
-    net = ControlNetModel(**golden.net_config("controlnet")).eval()
+    golden = Golden("controlvideo/controlnet3d")
+    net = ControlNetModel(**plain_config(golden.config["controlnet"])).eval()
     net.load_state_dict({k: v for k, v in golden.weights.items() if ".norm_temp." not in k})
     plan = FrameAttentionPlan(INDIVIDUAL, group_norm="pooled")
     with torch.no_grad(), inflate(net, plan) as inflated, inflated.frames(3):

@@ -24,8 +24,9 @@ from methods.inversion_only.sampler import sample
 from methods.networks import Networks
 from methods.phases import Phases
 from methods.tuneavideo.network import inflate_tuned
+from tests.golden_case import Golden
 from tests.tiny_backbone import SCHEDULER, SIZE, tiny_backbone
-from tests.tuned_cases import PLAN, SPARSE_CAUSAL, Golden, Shelf, fold, golden_unet, quiet, unfold
+from tests.tuned_cases import PLAN, SPARSE_CAUSAL, Shelf, fold, golden_unet, quiet, unfold
 
 PREDICTIONS = ["epsilon", "v_prediction", "sample"]
 
@@ -85,7 +86,7 @@ def check_published(golden: Golden, predict: Predict) -> None:
 
 
 def test_published_inversion() -> None:
-    golden = Golden("ddim_inversion")
+    golden = Golden("tuneavideo/ddim_inversion")
     check_published(golden, stand_in(golden))
     back = inverse(make_schedule(golden.config["scheduler"], golden.config["num_inv_steps"]))
     sides = {"alpha_bar_source": back.alpha_bar, "alpha_bar_target": back.alpha_bar_next}
@@ -94,7 +95,7 @@ def test_published_inversion() -> None:
 
 
 def test_published_inversion_of_the_unet() -> None:
-    golden = Golden("ddim_inversion_unet")
+    golden = Golden("tuneavideo/ddim_inversion_unet")
     net, added, _ = golden_unet()
     text = golden.input["text"]
     with inflate_tuned(net, PLAN, added) as unet:

@@ -38,8 +38,9 @@ from methods.tuneavideo.network import (
 )
 from methods.tuneavideo.sampler import sample
 from methods.tuneavideo.tuning import Lesson, encode_posterior, make_lesson, tune, tuning_loss
+from tests.golden_case import Golden
 from tests.tiny_backbone import SCHEDULER, SIZE, TOKENS, WIDTH, tiny_backbone, tiny_unet
-from tests.tuned_cases import PLAN, Golden, Shelf, fold, golden_unet, layout, quiet, unfold
+from tests.tuned_cases import PLAN, Shelf, fold, golden_unet, layout, quiet, unfold
 
 needs_peft = pytest.mark.skipif(
     importlib.util.find_spec("peft") is None, reason="needs peft (the extra lora)"
@@ -86,7 +87,7 @@ def tiny_net(init: str = "released") -> Iterator[InflatedNet]:
     ],
 )
 def test_published_training_step(case: str, which: str, checkpointing: bool) -> None:
-    golden = Golden("train_step")
+    golden = Golden("tuneavideo/train_step")
     net, added, _ = golden_unet()
     prediction = case.split("/")[0]
     names = golden.config["grad_names"]

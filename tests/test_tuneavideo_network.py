@@ -22,8 +22,9 @@ from methods.tuneavideo.network import (
     standing_in,
     trainable_names,
 )
+from tests.golden_case import Golden
 from tests.tiny_backbone import SIZE, TOKENS, WIDTH, tiny_unet
-from tests.tuned_cases import PLAN, SPARSE_CAUSAL, Golden, fold, golden_unet, layout, unfold
+from tests.tuned_cases import PLAN, SPARSE_CAUSAL, fold, golden_unet, layout, unfold
 
 
 def clip_inputs(f: int = 3) -> tuple[Tensor, Tensor]:
@@ -39,7 +40,7 @@ def clip_inputs(f: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def test_published_sparse_causal_attention() -> None:
-    golden = Golden("attn_sparse_causal")
+    golden = Golden("tuneavideo/attn_sparse_causal")
     heads, dim = golden.config["heads"], golden.config["dim_head"]
     block = BasicTransformerBlock(24, heads, dim)
     block.attn1.load_state_dict(golden.weights)
@@ -64,7 +65,7 @@ class OneBlock(nn.Module):
 
 
 def test_published_transformer_block() -> None:
-    golden = Golden("transformer_block")
+    golden = Golden("tuneavideo/transformer_block")
     heads, dim = golden.config["heads"], golden.config["dim_head"]
     block = BasicTransformerBlock(24, heads, dim, cross_attention_dim=10)
     own = {n: t for n, t in golden.weights.items() if not is_temporal(n)}
@@ -79,7 +80,7 @@ def test_published_transformer_block() -> None:
 
 
 def test_published_feed_forward() -> None:
-    golden = Golden("feed_forward")
+    golden = Golden("tuneavideo/feed_forward")
     net = FeedForward(24, activation_fn="geglu")
     net.load_state_dict(golden.weights)
     with torch.no_grad():
@@ -88,7 +89,7 @@ def test_published_feed_forward() -> None:
 
 @pytest.mark.parametrize("x", ["x_f4", "x_tiny_f4", "x_uneven_f4"])
 def test_published_residual_block(x: str) -> None:
-    golden = Golden("resnet_block3d")
+    golden = Golden("tuneavideo/resnet_block3d")
     resnet = ResnetBlock2D(in_channels=12, out_channels=24, temb_channels=20, groups=4, eps=1e-5)
     resnet.load_state_dict(golden.weights)
     net = tiny_unet()

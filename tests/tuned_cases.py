@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from crossframe.keys import identity
@@ -18,9 +15,9 @@ from methods.base import SampleRequest
 from methods.inflation import FrameAttentionPlan
 from methods.patterns import parse_pattern
 from methods.tuneavideo.network import is_temporal
+from tests.golden_case import GOLDEN, Golden, plain_config
 from tests.tiny_backbone import SIZE
 
-GOLDEN = Path(__file__).parent / "golden" / "tuneavideo"
 SPARSE_CAUSAL = parse_pattern("first+previous")
 PLAN = FrameAttentionPlan(SPARSE_CAUSAL, group_norm="pooled")
 
@@ -29,38 +26,14 @@ def quiet(done: int, total: int) -> None:
     """Report no progress."""
 
 
-class Golden:
-    """One published case: tensors by role, configuration and tolerance."""
-
-    def __init__(self, case: str) -> None:
-        path = GOLDEN / f"{case}.safetensors"
-        with safe_open(path, "pt") as file:
-            header = file.metadata()
-        tensors = load_file(path)
-        self.config: dict[str, Any] = json.loads(header["config"])
-        self.tolerance = float(header["tolerance"])
-        self.weights, self.input, self.output = (
-            {k.removeprefix(role): v for k, v in tensors.items() if k.startswith(role)}
-            for role in ("weights/", "input/", "output/")
-        )
-
-    def close(self, actual: Tensor, name: str) -> None:
-        assert (actual - self.output[name]).abs().max() <= self.tolerance
-
-
 def plain_unet(config: Mapping[str, Any]) -> Any:
     """A UNet of plain diffusers for a configuration with 3-D block names."""
-    blocks = ("down_block_types", "up_block_types")
-    plain = {
-        k: [block.replace("3D", "2D") for block in v] if k in blocks else v
-        for k, v in config.items()
-    }
-    return UNet2DConditionModel(**plain).eval().requires_grad_(False)
+    return UNet2DConditionModel(**plain_config(config)).eval().requires_grad_(False)
 
 
 def golden_unet() -> tuple[Any, dict[str, Tensor], Golden]:
     """The small published network: a plain UNet and the tensors that are added to it."""
-    golden = Golden("unet3d")
+    golden = Golden("tuneavideo/unet3d")
     net = plain_unet(golden.config["unet"])
     added = {name: t for name, t in golden.weights.items() if is_temporal(name)}
     net.load_state_dict({n: t for n, t in golden.weights.items() if n not in added})
@@ -76,7 +49,7 @@ def unfold(x: Tensor, f: int) -> Tensor:
 
 
 def layout() -> tuple[dict[str, Any], Any]:
-    listed = json.loads((GOLDEN / "train_grads.json").read_text())["layouts"]["sd14"]
+    listed = json.loads((GOLDEN / "tuneavideo" / "train_grads.json").read_text())["layouts"]["sd14"]
     return listed, plain_unet(listed["unet"])
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from crossframe.errors import Problem, UserError
-from methods.backbones import Backbone, decode_latents, size_problems, text_states
+from methods.backbones import Backbone, decode_latents, size_problems
 from methods.base import Progress, SampleRequest
-from methods.control import control_branches, control_problems
+from methods.control import control_problems
 from methods.controlvideo.config import ControlVideoConfig
 from methods.controlvideo.hierarchical import HierarchicalPrediction
 from methods.controlvideo.layout import SMALLEST_WINDOW, cut_video, window_of
@@ -24,8 +24,7 @@ from methods.controlvideo.options import Hierarchical
 from methods.controlvideo.smoother import make_smoother
 from methods.ddim import make_schedule
 from methods.denoising import Predict, denoise, first_latents, guidance_scales, step_noise
-from methods.inflation import inflate
-from methods.networks import Networks, attention_plan
+from methods.networks import Networks, attention_plan, opened
 
 
 @torch.inference_mode()
@@ -67,20 +66,11 @@ def prepared(
     backbone: Backbone, request: SampleRequest, config: ControlVideoConfig
 ) -> Iterator[Networks]:
     """Inflate the networks for a run and compute what does not change in it; undone on leaving."""
-    prompts = [
-        request.negative_prompt or config.negative_prompt,
-        request.prompt + config.prompt_suffix,
-    ]
-    text = text_states(backbone, prompts, request.shared)
     plan = attention_plan(config.attention, config.group_norm, config.residuals_in_place)
-    side_plan = attention_plan(config.controlnet_attention, config.controlnet_group_norm)
-    kinds, scale = config.controls, config.controlnet_scale
+    side = attention_plan(config.controlnet_attention, config.controlnet_group_norm)
     chunk = backbone.chunk if config.hierarchical.on else None
-    with (
-        inflate(backbone.unet, plan) as unet,
-        control_branches(backbone, request.controls, kinds, side_plan, scale, chunk) as branches,
-    ):
-        yield Networks(unet, branches, text)
+    with opened(backbone, request, config, plan, side, chunk) as networks:
+        yield networks
 
 
 def _prediction(networks: Networks, frames: int, chosen: Hierarchical) -> Predict:

@@ -5,21 +5,19 @@ Shapes: f frames, latents (f, 4, h, w) float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from crossframe.errors import UserError
-from methods.backbones import Backbone, decode_latents, size_problems, text_states
+from methods.backbones import Backbone, decode_latents, size_problems
 from methods.base import Progress, SampleRequest
-from methods.control import control_branches, control_problems
+from methods.control import control_problems
 from methods.ddim import Schedule, make_schedule
 from methods.denoising import denoise, first_latents, guidance_scales, step_noise
-from methods.inflation import inflate
-from methods.networks import Networks, attention_plan
+from methods.networks import Networks, attention_plan, opened
 from methods.noise import frame_noise
 from methods.text2videozero.config import Motion, Text2VideoZeroConfig
 from methods.text2videozero.motion import kept_between, moved, noised
@@ -46,32 +44,14 @@ def sample(
         raise UserError(problems)
     schedule = make_schedule(backbone.scheduler_config, config.steps)
     latents = first_latents(backbone, request, schedule, noise=config.noise, strength=1.0)
-    with prepared(backbone, request, config) as networks:
+    plan = attention_plan(config.attention, "per_frame", config.residuals_in_place)
+    side = attention_plan(config.controlnet_attention, "per_frame")
+    with opened(backbone, request, config, plan, side) as networks:
         run = Run(networks, schedule, config, request, progress)
         if config.motion.on:
             latents = _with_motion(run, backbone, latents, config.motion)
         latents = run(latents, run.begin, len(schedule))
     return decode_latents(backbone, latents)
-
-
-@contextmanager
-def prepared(
-    backbone: Backbone, request: SampleRequest, config: Text2VideoZeroConfig
-) -> Iterator[Networks]:
-    """Inflate the networks for a run and compute what does not change in it; undone on leaving."""
-    prompts = [
-        request.negative_prompt or config.negative_prompt,
-        request.prompt + config.prompt_suffix,
-    ]
-    text = text_states(backbone, prompts, request.shared)
-    plan = attention_plan(config.attention, "per_frame", config.residuals_in_place)
-    side = attention_plan(config.controlnet_attention, "per_frame")
-    kinds, scale = config.controls, config.controlnet_scale
-    with (
-        inflate(backbone.unet, plan) as unet,
-        control_branches(backbone, request.controls, kinds, side, scale) as branches,
-    ):
-        yield Networks(unet, branches, text)
 
 
 @dataclass
