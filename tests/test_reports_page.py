@@ -115,7 +115,10 @@ def test_figures_that_were_not_drawn_are_told_with_the_reason(tmp_path: Path) ->
     write_json(root / "spec.json", {**spec, "report": {**spec["report"], "figures": figures}})
     text = write_report(root, INFOS).read_text()
     section = re.split("<section", text.split('id="figures"')[1])[0]
-    assert "The spec asks for <code>mine</code>, which could not be drawn: it needs 3 metrics" in section
+    assert (
+        "The spec asks for <code>mine</code>, which could not be drawn: it needs 3 metrics"
+        in section
+    )
     assert "<code>scatter</code>: " in section
     assert "<code>errors</code>: " in section
     assert "2 usual figures not drawn" in section
