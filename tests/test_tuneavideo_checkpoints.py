@@ -29,7 +29,6 @@ from methods.tuneavideo.checkpoints import (
     read_tuned,
     shapes_of,
     temporal_shapes,
-    tuned_network,
     tuned_shapes,
     video_config,
     write_folder,
@@ -37,7 +36,7 @@ from methods.tuneavideo.checkpoints import (
     write_tuned,
 )
 from methods.tuneavideo.config import TuneAVideoConfig
-from methods.tuneavideo.sampler import sample
+from methods.tuneavideo.sampler import sample, tuned_network
 from tests.tiny_backbone import SIZE, tiny_unet, write_miniature
 
 GOLDEN = Path(__file__).parent / "golden" / "tuneavideo"

@@ -52,8 +52,9 @@ def tuned(
     from ablations.plan import default_out, make_plan
     from ablations.store import Store
     from methods.base import SampleRequest
-    from methods.tuneavideo.checkpoints import tuned_network, write_network
+    from methods.tuneavideo.checkpoints import write_network
     from methods.tuneavideo.config import TuneAVideoConfig
+    from methods.tuneavideo.sampler import tuned_network
 
     parts = tools.parts()
     checked = checked_spec(spec, overrides, parts)

@@ -23,9 +23,6 @@ from torch import Tensor
 from crossframe.checkpoints import SAFETENSORS, require_plain_tensors, require_whole
 from crossframe.errors import Problem, UserError
 from crossframe.files import read_json, replacing, replacing_folder, write_json
-from methods.backbones import Backbone
-from methods.base import Progress, SampleRequest
-from methods.tuneavideo.config import TuneAVideoConfig
 from methods.tuneavideo.network import TEMPORAL_LEAVES, is_temporal, trainable_names
 
 Tensors = Mapping[str, Tensor]
@@ -166,20 +163,6 @@ def read_tensors(path: Path, where: str) -> dict[str, Tensor]:
         require_plain_tensors(path, where)
         found = torch.load(path, map_location="cpu", weights_only=True)
     return {name.removeprefix(_DISTRIBUTED): tensor for name, tensor in found.items()}
-
-
-def tuned_network(
-    backbone: Backbone, request: SampleRequest, config: TuneAVideoConfig, progress: Progress
-) -> dict[str, Tensor]:
-    """Return the whole network that a sample runs, image UNet included, by released names.
-
-    Tuned now, unless the request shares what was tuned before.
-    """
-    from methods.tuneavideo.sampler import TunedSample
-
-    with torch.inference_mode(False), torch.no_grad():
-        tuned = TunedSample(backbone, request, config, progress).tensors
-    return {**backbone.unet.state_dict(), **tuned}
 
 
 def write_network(path: Path, config: Mapping[str, Any], tensors: Tensors) -> Path:

@@ -240,3 +240,15 @@ def _tuning_problems(
         fix = "set backbone.dtype: float32, or tune in half precision"
         problems.append(Problem("tuning.precision", what, "float16, bfloat16", fix))
     return problems
+
+
+def tuned_network(
+    backbone: Backbone, request: SampleRequest, config: TuneAVideoConfig, progress: Progress
+) -> dict[str, Tensor]:
+    """Return the whole network that a sample runs, image UNet included, by released names.
+
+    Tuned now, unless the request shares what was tuned before.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        tuned = TunedSample(backbone, request, config, progress).tensors
+    return {**backbone.unet.state_dict(), **tuned}
