@@ -146,18 +146,16 @@ def test_rubbish_is_refused(tmp_path, content):
     assert str(path) in refused(require_plain_tensors, path, "w")
 
 
-@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".pth", ".pkl"])
-def test_other_formats_are_not_read(part, suffix):
+def test_other_formats_are_not_read(part):
+    (Path(part.source) / "model.pkl").write_bytes(pickle.dumps(Bomb("/nowhere")))
+    assert "model.pkl is in a format that is not read; convert it" in refused(locate, part)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".pth"])
+def test_a_single_file_is_named_instead_of_its_folder(part, suffix):
     (Path(part.source) / f"model{suffix}").write_bytes(pickle.dumps(Bomb("/nowhere")))
-    assert f"model{suffix} is in a format that is not read; convert it" in refused(locate, part)
-
-
-def test_a_single_file_is_no_backbone(tmp_path):
-    path = tmp_path / "sd.ckpt"
-    path.write_bytes(b"x")
-    assert "from_single_file(FILE).save_pretrained(FOLDER)" in refused(
-        locate, Part("unet", str(path))
-    )
+    told = f"model{suffix} is a single file; name it instead of its folder"
+    assert told in refused(locate, part)
 
 
 @pytest.mark.parametrize("source", ["a" * 5000, "~nobody-of-this-name/x y", "a\x00b"])

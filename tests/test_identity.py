@@ -27,7 +27,8 @@ TEXT = spec_text(name="identity", base={}, metrics=["brightness", "clip/aligned"
 
 BACKBONE_ROLES = {
     **dict.fromkeys(("name", "root", "unet", "vae", "text_encoder", "tokenizer"), "files"),
-    **dict.fromkeys(("scheduler", "controlnet", "variant"), "files"),
+    **dict.fromkeys(("scheduler", "controlnet", "variant", "lora.source", "tuned"), "files"),
+    "lora.scale": "identity",
     "dtype": "identity",
     "device": "runtime",
     "chunk": "runtime",
