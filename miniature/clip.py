@@ -21,11 +21,15 @@ from miniature.world import COLOURS, PATTERNS, SHAPES
 
 RECIPES = tuple(
     Recipe(steps=steps, batch=128, rate=1.5e-3, decay=0.05, average=0.995, seed=seed)
-    for seed, steps in enumerate((800, 800, 400, 300, 600))
+    for seed, steps in enumerate((800, 800, 400, 300, 500, 300))
 )
-"""One after the other; from the second on the text side is frozen."""
-APPEARANCE = 4
-"""From this recipe on, pictures are told apart by what captions leave open, too."""
+"""One after the other."""
+FROZEN = range(1, 4)
+"""In these the text side rests."""
+LOOKED_AT = 4
+"""From here on pictures are told apart by what captions leave open, too."""
+SPELT = 5
+"""From here on text states tell the words apart: contrast alone leaves shapes all but equal."""
 APPEARANCE_WEIGHT, TEMPERATURE = 0.3, 0.1
 IMAGE_SIZE = 64
 TOKENS = 16
@@ -105,12 +109,15 @@ def tokens(captions: list[str]) -> dict[str, Tensor]:
     return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
 
-def losses(net: CLIPModel, first: int, count: int, appearance: bool = False) -> dict[str, Tensor]:
+def losses(
+    net: CLIPModel, first: int, count: int, appearance: bool = False, words: bool = False
+) -> dict[str, Tensor]:
     """Symmetric contrastive loss of pictures ``first`` .. ``first + count`` and their captions.
 
     Pictures that share a caption share their positives. appearance: with a second frame of every
     scene, which has to be found again among the second frames of the others, as in SLIP (Mu et al.
-    2022, arXiv 2112.12750): so that pictures with one caption and other hues lie apart.
+    2022, arXiv 2112.12750): so that pictures with one caption and other hues lie apart. words:
+    with a loss of the text alone, as in DeCLIP (Li et al. 2022, arXiv 2110.05208).
     """
     images, scenes = pictures(first, count, IMAGE_SIZE)
     if appearance:
@@ -128,7 +135,18 @@ def losses(net: CLIPModel, first: int, count: int, appearance: bool = False) -> 
     }
     if appearance:
         parts["appearance"] = APPEARANCE_WEIGHT * _same_scene(*output.image_embeds.chunk(2))
+    if words:
+        states = output.text_model_output.last_hidden_state
+        known = net.text_model.embeddings.token_embedding.weight
+        parts["words"] = _own_word(states, known, **batch)
     return parts
+
+
+def _own_word(states: Tensor, known: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Cross entropy of finding each token of (n, 16, 96) states among the (v, 96) known ones."""
+    real = attention_mask.bool()
+    logits = F.normalize(states[real], dim=-1) @ F.normalize(known, dim=-1).T / TEMPERATURE
+    return F.cross_entropy(logits, input_ids[real])
 
 
 def _same_scene(one: Tensor, other: Tensor) -> Tensor:
@@ -141,21 +159,21 @@ def _same_scene(one: Tensor, other: Tensor) -> Tensor:
 def train() -> CLIPModel:
     """Train or resume all recipes; returns the averaged network.
 
-    The later ones tune the picture side alone: the denoiser is built on the text states of the
-    first, which therefore must not move.
+    The denoiser is built on the text states, so it has to be trained after the last.
     """
     net = build().to(device())
     past = 0
     for phase, recipe in enumerate(RECIPES):
+        net.text_model.requires_grad_(phase not in FROZEN)
         run = Fit(net, recipe, phase_folder("clip", phase, RECIPES))
 
         def batch(
-            step: int, past: int = past, count: int = recipe.batch, late: bool = phase >= APPEARANCE
+            step: int, past: int = past, count: int = recipe.batch, phase: int = phase
         ) -> dict[str, Tensor]:
-            return losses(net, past + step * count, count, appearance=late)
+            late, last = phase >= LOOKED_AT, phase >= SPELT
+            return losses(net, past + step * count, count, appearance=late, words=last)
 
         run.run(batch)
         run.use_average()
-        net.text_model.requires_grad_(False)
         past += recipe.steps * recipe.batch
     return net

@@ -19,7 +19,7 @@ from miniature.unet import Noising
 from miniature.world import Scene, depths, edges, render_frames, training_frames
 
 RECIPES = {
-    "edges": Recipe(steps=1500, batch=16, rate=1.5e-3, average=0.995, decay=0.0),
+    "edges": Recipe(steps=1200, batch=16, rate=1.5e-3, average=0.995, decay=0.0),
     "depth": Recipe(steps=400, batch=16, rate=1.5e-3, average=0.99, decay=0.0),
 }
 EMBEDDING = (8, 16, 24, 32)

@@ -106,6 +106,13 @@ def test_appearance_is_told_apart_by_another_frame(text_model) -> None:
     assert 0 < float(losses["appearance"]) < 2 * clip.APPEARANCE_WEIGHT * np.log(16)
 
 
+def test_words_are_told_apart_by_their_own_states(text_model) -> None:
+    with torch.no_grad():
+        words = clip.losses(text_model, 0, 16, words=True)["words"]
+    # Before training a state points nowhere near its word: as good as chance among all words.
+    assert float(words) == pytest.approx(np.log(len(clip.SPECIAL) + len(clip.WORDS)), rel=0.5)
+
+
 def test_another_frame_shows_the_same_scene_at_another_time() -> None:
     now, _ = pictures(3, 4, 32)
     later = later_pictures(3, 4, 32)

@@ -8,7 +8,7 @@ from crossframe.flow.fields import exact_flow
 from crossframe.keys import file_sha256
 from data_manifests.clips import ClipRequest, load_clip
 from methods.backbone_config import parse_backbone
-from methods.backbones import load_backbone
+from methods.backbones import encode_prompts, load_backbone
 from methods.base import SampleRequest
 from methods.conditions import control_map
 from methods.controlvideo.config import ControlVideoConfig
@@ -17,6 +17,7 @@ from metrics.base import MetricInputs
 from metrics.warp import source_flow
 from miniature.check import check_vae
 from miniature.export import ABOUT, WEIGHTS
+from miniature.world import SHAPES
 
 FRAMES = 4
 SHIPPED = [name for name in ABOUT if (WEIGHTS / name).is_dir()]
@@ -43,6 +44,14 @@ def test_the_folder_stays_below_20_megabytes():
 def test_the_autoencoder_keeps_its_promise(backbone):
     (figure,) = check_vae(backbone, pictures=8)
     assert figure.value >= figure.least
+
+
+@torch.inference_mode()
+def test_text_states_tell_the_shapes_apart(backbone):
+    prompts = [f"a red {shape} on a striped background" for shape in SHAPES]
+    states = encode_prompts(backbone, prompts).flatten(1)
+    apart = torch.cdist(states, states) / states.norm(dim=1).mean()
+    assert apart[~torch.eye(len(SHAPES), dtype=torch.bool)].min() > 0.3
 
 
 def warp_error(backbone, clip, pattern):
