@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from crossframe.errors import UserError, did_you_mean
 from methods.condition_kinds import parse_control
-from methods.options import Options
+from methods.options import MethodConfig, Options
 from methods.patterns import parse_pattern
 
 GroupNormMode = Literal["pooled", "per_frame"]
@@ -171,3 +171,21 @@ class Guidance(Options):
         description="eps = uncond + scale (cond - uncond); 1 skips the unconditional half",
     )
     ramp: Ramp | None = Field(default=None, description="replaces the constant scale")
+
+
+class ControlledConfig(MethodConfig):
+    """What methods with prompts and ControlNets have in common; see `methods.networks.opened`."""
+
+    controls: tuple[ControlKind, ...] = Field(
+        default=("edges",), description="ControlNets whose residuals are summed; [] for text alone"
+    )
+    controlnet_scale: ControlScale = Field(
+        default=1.0, description="weight of the ControlNet residuals: a number, or one by control"
+    )
+    prompt_suffix: str = Field(default="", description="appended to every prompt, as it stands")
+    negative_prompt: str = Field(default="", description="prompt of the unconditional half")
+
+    @model_validator(mode="after")
+    def _controls_fit(self) -> Self:
+        check_controls(self.controls, self.controlnet_scale)
+        return self

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 from torch import Tensor
 
 from methods.attention import KeyValue, TokenGuide
-from methods.axes import Attention, GroupNormMode
+from methods.axes import Attention, ControlledConfig, GroupNormMode
 from methods.backbones import Backbone, text_states
 from methods.base import SampleRequest
 from methods.control import Branch, branch_residuals, control_branches, residual_arguments
@@ -93,24 +92,11 @@ def attention_plan(
     )
 
 
-class Prompted(Protocol):
-    """Options of methods whose networks are opened by `opened`."""
-
-    @property
-    def prompt_suffix(self) -> str: ...
-    @property
-    def negative_prompt(self) -> str: ...
-    @property
-    def controls(self) -> tuple[str, ...]: ...
-    @property
-    def controlnet_scale(self) -> float | Mapping[str, float]: ...
-
-
 @contextmanager
 def opened(
     backbone: Backbone,
     request: SampleRequest,
-    options: Prompted,
+    options: ControlledConfig,
     plan: FrameAttentionPlan,
     side: FrameAttentionPlan | None = None,
     chunk: int | None = None,

@@ -11,21 +11,18 @@ from pydantic import Field, model_validator
 from methods.axes import (
     AnnotatorRange,
     Attention,
-    ControlKind,
+    ControlledConfig,
     ControlNetAttention,
-    ControlScale,
     GroupNormMode,
     Guidance,
     NoiseText,
     Unit,
-    check_controls,
 )
 from methods.controlvideo.layout import smoothed_steps
 from methods.controlvideo.options import Hierarchical, Smoother
-from methods.options import MethodConfig
 
 
-class ControlVideoConfig(MethodConfig):
+class ControlVideoConfig(ControlledConfig):
     """ControlVideo with its interleaved-frame smoother and its sampler for long videos.
 
     `preset: paper` is the text of the paper; where that is silent (guidance scale, prompts, noise,
@@ -64,12 +61,6 @@ class ControlVideoConfig(MethodConfig):
     )
     eta: Unit = Field(default=0.0, description="0 is DDIM, 1 adds as much noise as DDPM")
     guidance: Guidance = Field(default=Guidance(), description="classifier-free guidance")
-    controls: tuple[ControlKind, ...] = Field(
-        default=("edges",), description="ControlNets whose residuals are summed; [] for none"
-    )
-    controlnet_scale: ControlScale = Field(
-        default=1.0, description="weight of the ControlNet residuals: a number, or one by control"
-    )
     annotator_range: AnnotatorRange = Field(
         default="correct",
         description="repo_wrapped: annotators see pixels that wrapped at mid-grey",
@@ -78,8 +69,6 @@ class ControlVideoConfig(MethodConfig):
     hierarchical: Hierarchical = Field(
         default=Hierarchical(), description="sampler for long videos"
     )
-    prompt_suffix: str = Field(default="", description="appended to every prompt, as it stands")
-    negative_prompt: str = Field(default="", description="prompt of the unconditional half")
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
@@ -153,11 +142,6 @@ class ControlVideoConfig(MethodConfig):
             },
         }
     )
-
-    @model_validator(mode="after")
-    def _each_control_once(self) -> ControlVideoConfig:
-        check_controls(self.controls, self.controlnet_scale)
-        return self
 
     @model_validator(mode="after")
     def _smoothed_steps_exist(self) -> ControlVideoConfig:

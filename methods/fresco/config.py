@@ -10,15 +10,13 @@ from pydantic import Field, model_validator
 
 from methods.axes import (
     Attention,
-    ControlKind,
-    ControlScale,
+    ControlledConfig,
     Guidance,
     NoiseText,
-    check_controls,
 )
 from methods.fresco.options import PAPER, Correspondence, Losses, Smoothing
 from methods.keyframe_config import Between, KeyFrames
-from methods.options import MethodConfig, Options, merge
+from methods.options import Options, merge
 
 Levels = tuple[Annotated[int, Field(ge=0)], ...]
 Factor = Annotated[float, Field(ge=0)]
@@ -88,7 +86,7 @@ _COMMON: Mapping[str, Any] = {
 }
 
 
-class FrescoConfig(MethodConfig):
+class FrescoConfig(ControlledConfig):
     """FRESCO: five switches, of which Table 2 of the paper shows six settings.
 
     `attention.pattern` (cross-frame attention; `individual` is none), `spatial_attention.on`,
@@ -138,14 +136,6 @@ class FrescoConfig(MethodConfig):
         "from noise",
     )
     guidance: Guidance = Field(default=Guidance(scale=7.5), description="classifier-free guidance")
-    controls: tuple[ControlKind, ...] = Field(
-        default=("edges",), description="ControlNets whose residuals are summed; [] for none"
-    )
-    controlnet_scale: ControlScale = Field(
-        default=0.7, description="weight of the ControlNet residuals: a number, or one by control"
-    )
-    prompt_suffix: str = Field(default="", description="appended to every prompt, as it stands")
-    negative_prompt: str = Field(default="", description="prompt of the unconditional half")
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
@@ -169,8 +159,3 @@ class FrescoConfig(MethodConfig):
             ),
         }
     )
-
-    @model_validator(mode="after")
-    def _controls_fit(self) -> FrescoConfig:
-        check_controls(self.controls, self.controlnet_scale)
-        return self

@@ -8,17 +8,15 @@ from pydantic import Field, model_validator
 
 from methods.axes import (
     Attention,
-    ControlKind,
-    ControlScale,
+    ControlledConfig,
     Guidance,
     NoiseText,
     PatternText,
     Unit,
-    check_controls,
 )
 from methods.fresco.options import Correspondence
 from methods.keyframe_config import Between, KeyFrames
-from methods.options import MethodConfig, Options
+from methods.options import Options
 
 
 class DecoderAttention(Attention):
@@ -51,7 +49,7 @@ class Fusion(Options):
         return self
 
 
-class RerenderConfig(MethodConfig):
+class RerenderConfig(ControlledConfig):
     """Rerender-A-Video's cross-frame attention and shape-aware fusion on key frames.
 
     Defaults are those of the paper and its code (20 DDIM steps, every tenth frame a key frame). Not
@@ -78,16 +76,3 @@ class RerenderConfig(MethodConfig):
         default=0.75, description="1 starts from noise; below, from the noised source (SDEdit)"
     )
     guidance: Guidance = Field(default=Guidance(scale=7.5), description="classifier-free guidance")
-    controls: tuple[ControlKind, ...] = Field(
-        default=("edges",), description="ControlNets whose residuals are summed; [] for none"
-    )
-    controlnet_scale: ControlScale = Field(
-        default=1.0, description="weight of the ControlNet residuals: a number, or one by control"
-    )
-    prompt_suffix: str = Field(default="", description="appended to every prompt, as it stands")
-    negative_prompt: str = Field(default="", description="prompt of the unconditional half")
-
-    @model_validator(mode="after")
-    def _controls_fit(self) -> RerenderConfig:
-        check_controls(self.controls, self.controlnet_scale)
-        return self

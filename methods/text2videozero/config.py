@@ -10,15 +10,13 @@ from pydantic import Field, model_validator
 
 from methods.axes import (
     Attention,
-    ControlKind,
-    ControlScale,
+    ControlledConfig,
     Guidance,
     NoiseText,
     PatternText,
     Unit,
-    check_controls,
 )
-from methods.options import MethodConfig, Options
+from methods.options import Options
 
 Text = Mapping[str, Any]
 
@@ -82,7 +80,7 @@ _FROM_TEXT: Text = {
 }
 
 
-class Text2VideoZeroConfig(MethodConfig):
+class Text2VideoZeroConfig(ControlledConfig):
     """Text2Video-Zero with ControlNets (`paper`, `repo`) and from text (`paper_text`, `repo_text`).
 
     The presets of the paper and of the released code (Picsart-AI-Research/Text2Video-Zero at
@@ -111,14 +109,6 @@ class Text2VideoZeroConfig(MethodConfig):
     steps: Annotated[int, Field(ge=1, le=1000)] = Field(default=20, description="DDIM steps")
     eta: Unit = Field(default=0.0, description="0 is DDIM, 1 adds as much noise as DDPM")
     guidance: Guidance = Field(default=Guidance(scale=9.0), description="classifier-free guidance")
-    controls: tuple[ControlKind, ...] = Field(
-        default=("edges",), description="ControlNets whose residuals are summed; [] for text alone"
-    )
-    controlnet_scale: ControlScale = Field(
-        default=1.0, description="weight of the ControlNet residuals: a number, or one by control"
-    )
-    prompt_suffix: str = Field(default="", description="appended to every prompt, as it stands")
-    negative_prompt: str = Field(default="", description="prompt of the unconditional half")
 
     PRESETS: ClassVar[Mapping[str, Text]] = MappingProxyType(
         {
@@ -134,7 +124,6 @@ class Text2VideoZeroConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _possible(self) -> Text2VideoZeroConfig:
-        check_controls(self.controls, self.controlnet_scale)
         if self.motion.on and not self.motion.t0 < self.motion.t1 < self.steps:
             t0, t1 = self.motion.t0, self.motion.t1
             raise ValueError(
