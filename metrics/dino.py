@@ -14,7 +14,8 @@ from transformers import ViTModel
 from crossframe.weights import NETWORKS, label, locate
 from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
 from metrics.clip_frame import vbench_cosines
-from metrics.encoders import in_batches, load_network, prepare
+from metrics.encoders import load_network
+from metrics.image_input import in_batches, prepare
 from metrics.preprocessing import DINO, Preprocessing
 
 NAME = "dino_subject/vbench"

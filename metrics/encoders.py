@@ -8,7 +8,7 @@ that is hidden behind `CLIPEncoder`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, CLIPModel
 from crossframe.checkpoints import require_readable
 from crossframe.errors import NotAvailable, Problem, UserError
 from crossframe.weights import OPEN_CLIP, label, repository
+from metrics.image_input import in_batches, prepare
 from metrics.preprocessing import Preprocessing, read_preprocessing
 
 HOW_TO_GET_CLIP = (
@@ -60,27 +61,6 @@ def load_encoder(name: str, geometry: str = "own", device: str = "cpu") -> Image
         fix = f"hf download {name}" if name.count("/") == 1 else HOW_TO_GET_CLIP
         raise NotAvailable("clip", f"no CLIP weights called {name} on this machine", fix)
     return CLIPEncoder.from_folder(folder, device, geometry)
-
-
-def prepare(images: Tensor, how: Preprocessing) -> Tensor:
-    """(n, 3, h, w) in [0, 1] -> (n, 3, *crop), or (n, 3, resized) without a crop; normalised."""
-    if how.lower_square and images.shape[2] > images.shape[3]:
-        images = images[:, :, -images.shape[3] :]
-    if how.squash:
-        images = _resize(images, how.squash, how)
-    images = _resize(images, _target(images, how.resize), how)
-    if how.crop:
-        images = _centre_crop(images, how.crop)
-    mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (how.mean, how.std))
-    return (images - mean) / std
-
-
-def in_batches(
-    encode: Callable[[Tensor], Tensor], images: Tensor, batch: int, device: torch.device | str
-) -> Tensor:
-    """Encode (n, 3, h, w) part by part -> (n, d) float32 of unit length, on the CPU."""
-    parts = [encode(part) for part in images.float().to(device).split(batch)]
-    return F.normalize(torch.cat(parts).float(), dim=-1).cpu()
 
 
 class CLIPEncoder:
@@ -173,22 +153,3 @@ def load_network(kind: Any, folder: Path, fix: str = HOW_TO_GET_CLIP, **options:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise UserError(Problem(str(folder), f"its weights lack {missing}", fix=fix))
     return network
-
-
-def _target(images: Tensor, resize: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(resize, tuple):
-        return resize
-    height, width = images.shape[-2:]
-    shorter = min(height, width)
-    return height * resize // shorter, width * resize // shorter
-
-
-def _resize(images: Tensor, size: tuple[int, int], how: Preprocessing) -> Tensor:
-    """Bicubic sampling overshoots; pictures on disk cannot, so values are kept in [0, 1]."""
-    made = F.interpolate(images, size, mode=how.filter, antialias=how.antialias)
-    return made.clamp(0, 1)
-
-
-def _centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
-    top, left = ((have - want) // 2 for have, want in zip(images.shape[-2:], size, strict=True))
-    return images[..., top : top + size[0], left : left + size[1]]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crossframe.checkpoints import SAFETENSORS, require_plain_tensors, require_whole
 from crossframe.errors import NotAvailable, Problem, UserError
-from metrics.encoders import in_batches, prepare
+from metrics.image_input import in_batches, prepare
 from metrics.preprocessing import Preprocessing, with_geometry
 
 

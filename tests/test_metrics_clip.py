@@ -45,7 +45,8 @@ from metrics.clip_text import (
     tgve,
     x100,
 )
-from metrics.encoders import CLIPEncoder, load_encoder, prepare, projected
+from metrics.encoders import CLIPEncoder, load_encoder, projected
+from metrics.image_input import prepare
 from metrics.preprocessing import read_preprocessing
 
 SIZE, WIDE, PROJECTED, TOKENS = 32, 24, 16, 6

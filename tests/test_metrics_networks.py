@@ -13,7 +13,8 @@ from crossframe.errors import NotAvailable, UserError
 from crossframe.files import write_json
 from metrics.base import MetricInputs
 from metrics.dino import DinoEncoder, subject
-from metrics.encoders import load_encoder, prepare
+from metrics.encoders import load_encoder
+from metrics.image_input import prepare
 from metrics.pickscore import pickscore
 from metrics.preprocessing import Preprocessing
 

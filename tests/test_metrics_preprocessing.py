@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from crossframe.errors import NotAvailable, UserError
 from crossframe.files import write_json
-from metrics.encoders import prepare
+from metrics.image_input import prepare
 from metrics.preprocessing import DINO, GEOMETRIES, Preprocessing, read_preprocessing, with_geometry
 
 PLAIN = Preprocessing(8, (8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
