@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from metrics.stillness import MOTION, STILLNESS_WINS
 from reports.load import Run
-from reports.numbers import show_bounds, show_number
-
-if TYPE_CHECKING:
-    from reports.tables import Value
+from reports.numbers import Value, show_bounds, show_number
 
 STILL_MARK = "†"
 INTERVAL_NOTE = (

@@ -1,12 +1,26 @@
-"""How numbers are written in tables and figures."""
+"""Numbers of tables and figures, and how they are written."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from reports.statistics import Interval
 
 ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of the table.
+
+    rank: 1 best, 2 second, 0 neither or not ranked. still: leads a consistency score while it
+    moves less than its source.
+    """
+
+    interval: Interval
+    rank: int = 0
+    still: bool = False
 
 
 def show_number(value: float, decimals: int) -> str:

@@ -25,7 +25,7 @@ from reports.notes import (
     run_notes,
     sizes,
 )
-from reports.numbers import ABSENT, show_bounds, show_number
+from reports.numbers import ABSENT, Value, show_bounds, show_number
 from reports.sets import set_column, set_notes
 from reports.sheets import Entry, Sheet, escape_latex
 from reports.statistics import (
@@ -73,19 +73,6 @@ DIFFERENCE_NOTE = (
     "ties half. effect: mean over standard deviation of the differences. p: sign-flip test, "
     "adjusted by Holm for the rows of each metric."
 )
-
-
-@dataclass(frozen=True)
-class Value:
-    """One number of the table.
-
-    rank: 1 best, 2 second, 0 neither or not ranked. still: leads a consistency score while it
-    moves less than its source.
-    """
-
-    interval: Interval
-    rank: int = 0
-    still: bool = False
 
 
 @dataclass(frozen=True)
