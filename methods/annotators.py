@@ -1,16 +1,12 @@
 """Annotators of the package controlnet-aux: networks that draw control maps of photographs.
 
-Optional. Nothing is downloaded: the files lie in the local hub cache, or in a folder that the
-environment variable CROSSFRAME_ANNOTATORS names. They are pickles, so each is first checked to hold
-no code. Names are those of controlnet-aux; the files are those of its `lllyasviel/Annotators`.
+Optional. Where their weights lie is told in `methods.annotator_files`. The files are pickles, so each
+is first checked to hold no code.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,55 +16,12 @@ import numpy as np
 
 from crossframe.checkpoints import require_no_code
 from crossframe.errors import Problem, UserError
-from crossframe.weights import repository
+from methods.annotator_files import ANNOTATORS, REPOSITORY, VARIABLE, Annotator, find_weights
 
-REPOSITORY = "lllyasviel/Annotators"
-VARIABLE = "CROSSFRAME_ANNOTATORS"
 RESOLUTION = 512
 """Pixels of the shorter side that annotators work at: the default of ControlNet's demos."""
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Annotator:
-    """One annotator. detector: class of controlnet_aux. files: its weights. options: of a call."""
-
-    detector: str
-    files: tuple[str, ...]
-    options: Mapping[str, bool] = field(default_factory=dict)
-
-
-_HED = ("HEDdetector", ("ControlNetHED.pth",))
-_PIDI = ("PidiNetDetector", ("table5_pidinet.pth",))
-_POSE = ("OpenposeDetector", ("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"))
-_LINES = ("LineartDetector", ("sk_model.pth", "sk_model2.pth"))
-
-
-def _parts(body: bool, hand: bool, face: bool) -> dict[str, bool]:
-    return {"include_body": body, "include_hand": hand, "include_face": face}
-
-
-ANNOTATORS: Mapping[str, Annotator] = {
-    "depth_midas": Annotator("MidasDetector", ("dpt_hybrid-midas-501f0c75.pt",)),
-    "depth_zoe": Annotator("ZoeDetector", ("ZoeD_M12_N.pt",)),
-    "depth_leres": Annotator("LeresDetector", ("res101.pth", "latest_net_G.pth")),
-    "openpose": Annotator(*_POSE, _parts(body=True, hand=False, face=False)),
-    "openpose_full": Annotator(*_POSE, _parts(body=True, hand=True, face=True)),
-    "openpose_hand": Annotator(*_POSE, _parts(body=False, hand=True, face=False)),
-    "openpose_face": Annotator(*_POSE, _parts(body=True, hand=False, face=True)),
-    "softedge_hed": Annotator(*_HED),
-    "softedge_hedsafe": Annotator(*_HED, {"safe": True}),
-    "softedge_pidinet": Annotator(*_PIDI),
-    "softedge_pidsafe": Annotator(*_PIDI, {"safe": True}),
-    "scribble_hed": Annotator(*_HED, {"scribble": True}),
-    "scribble_pidinet": Annotator(*_PIDI, {"scribble": True}),
-    "lineart_realistic": Annotator(*_LINES, {"coarse": False}),
-    "lineart_coarse": Annotator(*_LINES, {"coarse": True}),
-    "lineart_anime": Annotator("LineartAnimeDetector", ("netG.pth",)),
-    "normal_bae": Annotator("NormalBaeDetector", ("scannet.pt",)),
-    "mlsd": Annotator("MLSDdetector", ("mlsd_large_512_fp32.pth",)),
-}
 
 
 def annotate(frames: Array, name: str) -> Array:
@@ -126,8 +79,7 @@ def _package(name: str) -> Any:
 def _folder(name: str, annotator: Annotator) -> Path:
     """Return the folder of the weights, in which all files lie."""
     _package(name)
-    folder = repository(os.environ.get(VARIABLE) or REPOSITORY)
-    missing = [file for file in annotator.files if not (folder and (folder / file).is_file())]
+    folder, missing = find_weights(annotator)
     if folder is None or missing:
         what = f"the annotator {name} lacks its weights {', '.join(missing)}"
         command = f"hf download {REPOSITORY} {' '.join(missing)}"
