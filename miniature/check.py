@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -32,23 +31,15 @@ from methods.denoising import denoise
 from methods.guidance import guide
 from miniature.clip import IMAGE_SIZE, MEAN, STD, tokens
 from miniature.export import WEIGHTS, load_judge, write_acceptance
+from miniature.figure import Figure
 from miniature.judge import HEADS, Judge, answers
+from miniature.svd_check import check_svd_unet, check_svd_vae
 from miniature.world import Scene, depths, edges, render_frames, scene_of
 
 TIME = np.array([4.0])
 STEPS, GUIDANCE = 20, 4.0
 GROUP = 64
 EDGE_REACH = 2
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured figure; ``least`` is what the network should reach, None if only reported."""
-
-    network: str
-    name: str
-    value: float
-    least: float | None = None
 
 
 def frames_of(scenes: Sequence[Scene], size: int = 128, later: float = 0) -> Tensor:
@@ -228,6 +219,8 @@ def measure(only: Sequence[str] = ()) -> list[Figure]:
         "unet": lambda: check_unet(backbone, judge),
         "controlnet-edges": lambda: check_edges(backbone),
         "controlnet-depth": lambda: check_depth(backbone),
+        "svd-unet": lambda: check_svd_unet(backbone),
+        "svd-vae": lambda: check_svd_vae(backbone),
     }
     wanted = [name for name in checks if (not only or name in only) and (WEIGHTS / name).is_dir()]
     return [figure for name in wanted for figure in checks[name]()]

@@ -20,6 +20,7 @@ from crossframe.provenance import package_versions
 from miniature.clip import build_tokenizer, preprocessor
 from miniature.fit import Recipe, phase_folder
 from miniature.judge import Judge
+from miniature.svd import SCHEDULE as SVD_SCHEDULE
 from miniature.unet import SCHEDULE
 from miniature.world import VERSION
 
@@ -33,7 +34,17 @@ ABOUT = {
     "unet": "Denoiser of latents under captions, epsilon prediction, single pictures only",
     "controlnet-edges": "ControlNet for edge maps (white lines on black)",
     "controlnet-depth": "ControlNet for inverse depth (1 = near)",
+    "svd-unet": (
+        "Stable Video Diffusion's denoiser: clips of 8 frames from a first frame, its CLIP "
+        "embedding, frames a second, motion bucket and strength of the noise on the given frame"
+    ),
+    "svd-vae": "Stable Video Diffusion's autoencoder: that of `vae`, decoding frames together",
 }
+SCHEDULERS = {
+    "unet": ("scheduler", {"_class_name": "DDIMScheduler", **SCHEDULE}),
+    "svd-unet": ("svd-scheduler", {"_class_name": "EulerDiscreteScheduler", **SVD_SCHEDULE}),
+}
+"""Written beside a denoiser: folder, and contents of its scheduler_config.json."""
 
 
 def load_judge() -> Judge:
@@ -68,9 +79,9 @@ def export(name: str, net: nn.Module, recipes: Sequence[Recipe]) -> Path:
             build_tokenizer().save_pretrained(tmp)
             write_json(tmp / "preprocessor_config.json", preprocessor())
         _write_card(tmp, name, net, recipes)
-    if name == "unet":
-        scheduler = {"_class_name": "DDIMScheduler", **SCHEDULE}
-        write_json(WEIGHTS / "scheduler" / "scheduler_config.json", scheduler)
+    if name in SCHEDULERS:
+        beside, scheduler = SCHEDULERS[name]
+        write_json(WEIGHTS / beside / "scheduler_config.json", scheduler)
     return folder
 
 

@@ -6,14 +6,21 @@ import argparse
 from collections.abc import Callable, Sequence
 
 import torch
-from diffusers.models import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers.models import (
+    AutoencoderKL,
+    AutoencoderKLTemporalDecoder,
+    ControlNetModel,
+    UNet2DConditionModel,
+    UNetSpatioTemporalConditionModel,
+)
 from torch import nn
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPVisionModelWithProjection
 
 from crossframe.errors import Problem, UserError
-from miniature import clip, controlnet, judge, latents, unet, vae
+from miniature import clip, controlnet, judge, latents, svd, svd_vae, unet, vae
 from miniature.export import WEIGHTS, export
 from miniature.fit import Recipe, device
+from miniature.svd_clips import Encoders
 
 
 def _trained(kind: type[nn.Module], name: str) -> nn.Module:
@@ -40,6 +47,15 @@ def _controlnet(kind: str) -> Callable[[], ControlNetModel]:
     return train
 
 
+def _svd_unet() -> UNetSpatioTemporalConditionModel:
+    vae, image = _trained(AutoencoderKL, "vae"), _trained(CLIPVisionModelWithProjection, "clip")
+    return svd.train(Encoders(vae, image))
+
+
+def _svd_vae() -> AutoencoderKLTemporalDecoder:
+    return svd_vae.train(_trained(AutoencoderKL, "vae"))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Sequence[Recipe]]] = {
     "vae": (vae.train, [vae.RECIPE]),
     "clip": (clip.train, clip.RECIPES),
@@ -47,6 +63,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Sequence[Recipe]]] = {
     "unet": (_unet, unet.RECIPES),
     "controlnet-edges": (_controlnet("edges"), [controlnet.RECIPES["edges"]]),
     "controlnet-depth": (_controlnet("depth"), [controlnet.RECIPES["depth"]]),
+    "svd-unet": (_svd_unet, [svd.RECIPE]),
+    "svd-vae": (_svd_vae, [svd_vae.RECIPE]),
 }
 
 

@@ -330,7 +330,7 @@ def render_frames(scene: Scene, times: Array, size: int = SIZE) -> NDArray[np.ui
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def _flow(scene: Scene, t: Array, step: int, size: int) -> tuple[Array, NDArray[np.bool_]]:
+def flow(scene: Scene, t: Array, step: float, size: int) -> tuple[Array, NDArray[np.bool_]]:
     """Flow (f, h, w, 2) in pixels from ``t`` to ``t + step``, and where it has no visible end."""
     x = np.broadcast_to(_screen(size), (len(t), size, size))
     layer = visible_layer(scene, x, t)
@@ -338,13 +338,13 @@ def _flow(scene: Scene, t: Array, step: int, size: int) -> tuple[Array, NDArray[
     for k, motion in enumerate([scene.camera, *(s.motion for s in scene.sprites)]):
         u, _ = _to_layer(x, motion, t)
         factor, centre = motion.at(t + step)
-        moved = u * factor[:, None, None] + centre[:, None, None]
-        end = np.where(layer == k, moved, end)
+        there = u * factor[:, None, None] + centre[:, None, None]
+        end = np.where(layer == k, there, end)
     half = SIZE / 2 - SIZE / size / 2  # the last pixel centre: beyond it nothing can be sampled
     outside = (np.abs(end.real) > half) | (np.abs(end.imag) > half)
     hidden = visible_layer(scene, end, t + step) != layer
-    flow = (end - x) * (size / SIZE)
-    return np.stack([flow.real, flow.imag], -1).astype(np.float32), outside | hidden
+    moved = (end - x) * (size / SIZE)
+    return np.stack([moved.real, moved.imag], -1).astype(np.float32), outside | hidden
 
 
 def render(
@@ -354,8 +354,8 @@ def render(
     t = start + stride * np.arange(frames, dtype=np.float64)
     x = np.broadcast_to(_screen(size), (frames, size, size))
     layer = visible_layer(scene, x, t)
-    forward, hidden_forward = _flow(scene, t[:-1], stride, size)
-    backward, hidden_backward = _flow(scene, t[1:], -stride, size)
+    forward, hidden_forward = flow(scene, t[:-1], stride, size)
+    backward, hidden_backward = flow(scene, t[1:], -stride, size)
     masks = np.stack([layer == k for k in range(1, len(scene.sprites) + 1)], 1)
     truth = Truth(
         flow_forward=forward,
