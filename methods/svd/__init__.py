@@ -1,0 +1,1 @@
+"""Stable Video Diffusion (arXiv 2311.15127): image to video."""
