@@ -56,6 +56,10 @@ NETWORKS: Mapping[str, Network] = {
         "program, so take it from a place that you trust)",
     ),
     "dino": Network("facebook/dino-vitb16"),
+    "dreamsim": Network(
+        "dreamsim_ensemble.pt",
+        "DreamSim's ensemble (github.com/ssundaram21/dreamsim), traced as docs/metrics.md says,",
+    ),
     "pickscore": Network("yuvalkirstain/PickScore_v1"),
     "pickscore-processor": Network("laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
     "raft": Network("raft_large_C_T_V2-1bb1363a.pth"),

@@ -116,7 +116,8 @@ class MetricInputs:
     prompt: what was asked for, or "". flow: flow of the source, estimated when a metric needs it
     and it is None. encoder: for metrics that need "clip". source_prompt: what the source shows, or
     "". fps: frames per second. masks: (f, h, w) bool, the pixels of the edited objects. face: of a
-    talking head. cost: seconds_per_frame and peak_memory_bytes of making the frames. estimator: of
+    talking head. borders: frames 0 < t < f that were decoded apart from frame t - 1, None where
+    nobody told. cost: seconds_per_frame and peak_memory_bytes of making the frames. estimator: of
     flow, where it is not given; DIS when None. memo: shared by the metrics of this output.
     resident: networks, shared by the metrics of all outputs. Raises UserError for frames that are
     out of range, not finite, or of another shape than the source or the masks.
@@ -131,6 +132,7 @@ class MetricInputs:
     fps: float | None = None
     masks: Tensor | None = None
     face: Face | None = None
+    borders: tuple[int, ...] | None = None
     cost: Mapping[str, float] = field(default_factory=dict)
     estimator: FlowEstimator | None = None
     memo: Memo = field(default_factory=Memo, repr=False)

@@ -16,6 +16,7 @@ from metrics.base import MetricInputs, MetricValue, mean_of, require_pairs
 from metrics.shared import estimator, output_estimate, require_source, source_estimate
 
 NAME, EPE, DYNAMIC = "motion/ratio", "motion/epe", "motion/dynamic_degree"
+STRENGTH = "motion/strength"
 STILL = 0.01  # pixels a frame, mean over the clip
 SAMPLED_FPS = 8
 
@@ -81,6 +82,14 @@ def ratio(inputs: MetricInputs) -> MetricValue:
     )
 
 
+def strength(inputs: MetricInputs) -> MetricValue:
+    """`motion/strength`: one value per pair, pixels a frame. NotAvailable for a single frame."""
+    require_pairs(STRENGTH, len(inputs.frames))
+    seen = contrast(to_levels(inputs.frames)[:-1])
+    series = observable_length(output_estimate(inputs), seen)
+    return mean_of(series, flow=estimator(inputs).name)
+
+
 def epe(inputs: MetricInputs) -> MetricValue:
     """`motion/epe`: one value per pair, pixels. Both flows are estimated in the same way."""
     require_pairs(EPE, len(inputs.frames))
@@ -119,6 +128,13 @@ class MotionRatio(ClipMean):
     """
 
     series = staticmethod(motion_ratio)
+
+
+class MotionStrength(ClipMean):
+    """`motion/strength` over clips: flow (p, 2, h, w), `metrics.aperture.contrast` of p frames."""
+
+    higher_is_better = True
+    series = staticmethod(observable_length)
 
 
 class EndPointError(ClipMean):

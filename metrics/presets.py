@@ -55,6 +55,22 @@ PRESETS: Mapping[str, Preset] = {
         "values are raw, not rescaled for the leaderboard; flicker is scored on moving clips too; "
         "RAFT has torchvision's weights",
     ),
+    "vbench_i2v": Preset(
+        (
+            "i2v_subject",
+            "i2v_background",
+            "dino_subject/vbench",
+            "clip_frame/vbench",
+            "motion/dynamic_degree",
+        ),
+        BASE,
+        "vbench",
+        "raft",
+        "VBench-I2V (in VBench++, Huang et al. 2024), vbench2_beta_i2v at 45e79ec",
+        "values are raw, not rescaled for the leaderboard; camera motion, motion smoothness, "
+        "aesthetic and imaging quality are not here, so no total score is; RAFT has torchvision's "
+        "weights",
+    ),
     "lai2018": Preset(
         ("warp/lai2018",),
         "",

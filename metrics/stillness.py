@@ -8,6 +8,6 @@ STILL_BELOW = 0.9
 
 STILLNESS_WINS = (
     "clip_frame/", "warp/", "flicker/", "pixel_mse/", "lpips/consecutive", "tlpips",
-    "dino_subject/",
+    "dino_subject/", "i2v_subject", "i2v_background", "i2v_image/",
 )  # fmt: skip
 """Metrics (by how their ids begin) that a video gains on by moving less."""

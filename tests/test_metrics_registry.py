@@ -12,7 +12,7 @@ from metrics import METRICS
 
 NEEDS = {
     *("clip", "source", "prompt", "source_prompt", "flow", "estimator"),
-    *("fps", "masks", "face", "cost"),
+    *("fps", "masks", "face", "borders", "cost"),
 }
 
 

@@ -205,6 +205,25 @@ MOTION: Mapping[str, Entry] = {
         paper_names=["motion alignment (V2VBench, negative)"],
         torchmetric="metrics.motion:EndPointError",
     ),
+    "motion/strength": row(
+        "metrics.motion:strength",
+        "how much the output moves",
+        direction="higher",
+        range=(0.0, None),
+        unit="pixels a frame",
+        definition=(
+            "Mean length of the optical flow between consecutive frames of the output, estimated "
+            "by OpenCV's DIS (medium) on grey frames unless another estimator is named. Only the "
+            "part of each vector along directions in which the output's own picture has contrast "
+            "is counted (structure tensor over 4 pixels, weaker eigenvalue at least 5 % of the "
+            "stronger), because along stripes and edges motion cannot be seen; the mean is over "
+            "the pixels with contrast in some direction. One value per pair. For videos made from "
+            "a picture, whose motion no source prescribes. No merit by itself: flicker and noise "
+            "pass for motion, so read it beside a consistency."
+        ),
+        needs=["estimator"],
+        torchmetric="metrics.motion:MotionStrength",
+    ),
     "motion/dynamic_degree": row(
         "metrics.motion:dynamic_degree",
         "whether the output moves fast enough to count as dynamic",
