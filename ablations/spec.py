@@ -182,6 +182,7 @@ FigureKind = Literal[
     "scatter",
     "radar",
     "curves",
+    "multiples",
     "axis",
     "tradeoff",
     "losses",
@@ -207,7 +208,8 @@ class FigureSettings(Frozen):
     rows: tuple[Name, ...] = Field(default=(), description="row labels shown; default: all")
     clips: tuple[Name, ...] = Field(default=(), description="clips shown; default: first")
     axes: tuple[Name, ...] = Field(
-        default=(), description="axis: the horizontal one; heatmap: horizontal and vertical"
+        default=(),
+        description="axis: the horizontal one; heatmap: across, down; multiples: lines, panels",
     )
     frames: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(), description="frames shown by strips and errors; default: spread evenly"

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from crossframe.errors import Problem, UserError, did_you_mean
-from reports import losses, plots, series, strips
+from reports import losses, multiples, plots, series, strips
 from reports.canvas import Ask, NotDrawn, ask_for
 from reports.crosstab import axis_values, is_number
 from reports.errormaps import error_maps
@@ -48,6 +48,11 @@ KINDS: Mapping[str, Kind] = {
         "different spokes do not compare",
     ),
     "curves": Kind(series.curves, "Per-frame series, averaged over seeds and then clips"),
+    "multiples": Kind(
+        multiples.multiples,
+        "Per-frame series, averaged over seeds and then clips: a panel for each metric and value "
+        "of an axis; the panels of a metric share their scale",
+    ),
     "axis": Kind(series.axis_curves, "Scores along an axis, with bands of 95 % over clips"),
     "tradeoff": Kind(
         series.tradeoff,

@@ -56,13 +56,13 @@ def row_series(run: Run, metric: str) -> dict[str, np.ndarray]:
         if numbers:
             found.setdefault(cell.row, {}).setdefault(cell.clip, []).append(numbers)
     return {
-        row: _mean([_mean(by_seed) for by_seed in by_clip.values()])
+        row: mean_series([mean_series(by_seed) for by_seed in by_clip.values()])
         for row, by_clip in found.items()
     }
 
 
-def _mean(series: list[Any]) -> np.ndarray:
-    """Mean over series of different lengths, NaNs left out; NaN where none has a value."""
+def mean_series(series: list[Any]) -> np.ndarray:
+    """Return the mean of series (n,) of any lengths, NaNs left out; NaN where none has a value."""
     padded = np.full((len(series), max(map(len, series))), np.nan)
     for line, values in zip(padded, series, strict=True):
         line[: len(values)] = values
