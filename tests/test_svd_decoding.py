@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from methods.svd.decoding import chunks, decode, framewise
+from methods.svd.decoding import borders, chunks, decode, framewise
 from methods.svd.options import Decoding
 from tests.tiny_svd import blenders, latents, tiny_vae
 
@@ -87,3 +87,10 @@ def test_overlap_needs_a_longer_chunk() -> None:
         Decoding(chunk=2, overlap=2)
     with pytest.raises(ValidationError, match="overlap needs a chunk"):
         Decoding(overlap=1)
+
+
+def test_borders_are_where_another_chunk_takes_over() -> None:
+    assert borders(7, Decoding()) == ()
+    assert borders(7, Decoding(chunk=3)) == (3, 6)
+    # Of 0..3, 2..5 and 3..6, the second is the most central from 3 on, the third from 5 on.
+    assert borders(7, Decoding(chunk=4, overlap=2)) == (3, 5)

@@ -48,6 +48,13 @@ def chunks(frames: int, options: Decoding) -> tuple[range, ...]:
     return tuple(range(s, min(s + length, frames)) for s in range(0, frames, length))
 
 
+def borders(frames: int, options: Decoding) -> tuple[int, ...]:
+    """Return the frames 0 < t < f that come mostly from another chunk than frame t - 1."""
+    parts = chunks(frames, options)
+    owner = fusion_weights(parts, frames, "nearest").argmax(0).tolist()
+    return tuple(t for t in range(1, frames) if owner[t] != owner[t - 1])
+
+
 @torch.no_grad()
 def decode(backbone: Decodes, latents: Tensor, options: Decoding) -> Tensor:
     """Return frames, (f, 3, H, W) float32 in [0, 1] on the CPU.
