@@ -18,6 +18,7 @@ from ablations.stages import StageCache
 from ablations.store import Store
 from crossframe.errors import Problem, UserError
 from data_manifests.clips import Clip, Truth
+from methods.families import family_of
 from metrics.base import Memo
 
 if TYPE_CHECKING:
@@ -102,12 +103,17 @@ class Bench:
         self.parts = parts
         self.stages = StageCache(store.stage_folder, lambda text: store.journal("stage", text=text))
         self.resident = Memo()
+        self._networks: dict[str, Any] = {}
         self._clip: tuple[str, ClipBench] | None = None
 
-    @cached_property
-    def backbone(self) -> Any:
-        """The networks, loaded when the first cell needs them."""
-        return self.parts.load_backbone(self.backbone_config)
+    def networks(self, method: str) -> Any:
+        """The networks of a method's family, loaded when the first cell needs them, or None."""
+        family = family_of(self.parts.methods.entry(method).extra)
+        if family is None:
+            return None
+        if family not in self._networks:
+            self._networks[family] = self.parts.load_backbone(self.backbone_config, family)
+        return self._networks[family]
 
     @cached_property
     def encoder(self) -> Any:

@@ -19,7 +19,7 @@ import torch
 
 from ablations.bench import Bench, ClipBench, shared_by
 from ablations.cost import measured
-from ablations.plan import Cell, needs_backbone
+from ablations.plan import Cell
 from ablations.scoring import score_cell
 from ablations.store import SCHEMA, Store
 from crossframe.errors import Diverged, Problem, UserError
@@ -101,7 +101,7 @@ def _draw(
     method = cell.row.method
     sampler = bench.parts.methods.load(method)
     config = bench.parts.method_config(method).model_validate(dict(cell.row.config))
-    backbone = bench.backbone if needs_backbone(method, bench.parts) else None
+    backbone = bench.networks(method)
     notes: dict[str, Any] = {}
     request = _request(cell, shared, config)
     request = replace(request, note=notes.__setitem__, scratch=store.scratch_folder)

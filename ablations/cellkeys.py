@@ -13,19 +13,20 @@ from __future__ import annotations
 from typing import Any
 
 from ablations.cards import ClipCard
-from ablations.check import CheckedSpec
+from ablations.check import CheckedSpec, families_of
 from ablations.grid import Row
 from ablations.parts import Parts
 from ablations.stage_versions import SCORING, STAGES
 from ablations.store import SCHEMA
 from crossframe.errors import UserError
 from crossframe.keys import identity
+from methods.families import family_of
 from metrics.identity import score_identity
 
 
 def needs_backbone(method: str, parts: Parts) -> bool:
     """Tell whether a method runs networks."""
-    return bool(parts.methods.entry(method).extra.get("needs_backbone", True))
+    return family_of(parts.methods.entry(method).extra) is not None
 
 
 def needs_of(metric: str, parts: Parts) -> tuple[str, ...]:
@@ -67,34 +68,42 @@ class Keys:
 
     def __init__(self, checked: CheckedSpec, parts: Parts) -> None:
         self.parts = parts
-        self.obstacle: UserError | None = None
-        needed = any(needs_backbone(row.method, parts) for row in checked.rows)
-        self._backbone = self._hash_backbone(checked) if needed else ""
+        self._obstacles: dict[str, UserError] = {}
+        families = families_of(checked.rows, parts)
+        self._backbones = {name: self._hash_backbone(checked, name) for name in families}
         self._stages = {name: version for name, version in STAGES.items() if name not in SCORING}
         self._scores = ScoreKeys(checked, parts)
 
-    def _hash_backbone(self, checked: CheckedSpec) -> str:
+    def _hash_backbone(self, checked: CheckedSpec, family: str) -> str:
         try:
-            return identity(dict(self.parts.backbone_identity(checked.backbone)))
+            return identity(dict(self.parts.backbone_identity(checked.backbone, family)))
         except UserError as error:
-            self.obstacle = error
+            self._obstacles[family] = error
             return ""
+
+    @property
+    def obstacle(self) -> UserError | None:
+        """Why networks of some rows cannot be had here, all reasons in one."""
+        problems = [problem for error in self._obstacles.values() for problem in error.problems]
+        return UserError(problems) if problems else None
 
     def problems(self, row: Row) -> tuple[str, ...]:
         """Why no cell of a row can be run."""
-        needed = needs_backbone(row.method, self.parts)
-        return tuple(map(str, self.obstacle.problems)) if needed and self.obstacle else ()
+        family = family_of(self.parts.methods.entry(row.method).extra)
+        obstacle = self._obstacles.get(family) if family else None
+        return tuple(map(str, obstacle.problems)) if obstacle else ()
 
     def cell(self, row: Row, clip: ClipCard, prompt: str, seed: int) -> str:
         """Key of a cell's frames."""
         extra = self.parts.methods.entry(row.method).extra
+        family = family_of(extra)
         return identity(
             {
                 "schema": SCHEMA,
                 "method": row.method,
                 "version": extra.get("version", 1),
                 "config": row.config,
-                "backbone": self._backbone if extra.get("needs_backbone", True) else None,
+                "backbone": self._backbones[family] if family else None,
                 "clip": clip.ref if clip.problems else _seen(clip),
                 "prompt": prompt,
                 "seed": seed,

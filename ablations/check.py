@@ -33,6 +33,7 @@ from ablations.specfile import (
 )
 from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.registry import Registry
+from methods.families import family_of
 
 MAX_CELLS = 10_000
 MAX_CLIP_NAME = 150
@@ -378,13 +379,22 @@ class _Check:
                 yield Problem(where, f"the name {name[:60]!r} {wrong}", fix="rename the file")
 
     def _backbone(self, spec: Spec) -> Iterator[Problem]:
+        found: Sequence[Problem]
         try:
             self.backbone = self.parts.parse_backbone(spec.backbone)
+            found = self.parts.backbone_problems(self.backbone, families_of(self.rows, self.parts))
         except UserError as error:
-            for problem in error.problems:
-                inside = problem.where.split(".") if problem.where.startswith("backbone") else ()
-                path: NodePath = tuple(inside) or ("backbone",)
-                yield self.document.problem(path, problem.what, problem.allowed, problem.fix)
+            found = error.problems
+        for problem in found:
+            inside = problem.where.split(".") if problem.where.startswith("backbone") else ()
+            path: NodePath = tuple(inside) or ("backbone",)
+            yield self.document.problem(path, problem.what, problem.allowed, problem.fix)
+
+
+def families_of(rows: Sequence[Row], parts: Parts) -> tuple[str, ...]:
+    """Return the families of networks that rows run, each once, in the order of the rows."""
+    found = (family_of(parts.methods.entry(row.method).extra) for row in rows)
+    return tuple(dict.fromkeys(name for name in found if name is not None))
 
 
 def _prompts_of(clip_id: str, spec: Spec) -> int:

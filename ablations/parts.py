@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossframe.errors import Problem
 from crossframe.registry import Registry
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ class Parts:
     methods, metrics, clip_sources: what names stand for.
     method_config: name of a method -> its configuration class.
     parse_backbone: the spec's `backbone` -> a configuration.
-    backbone_identity: that configuration -> what enters keys (sha256 by file, dtype).
+    backbone_problems: (that configuration, families of networks that rows run) -> what is wrong
+        with the one for the others.
+    backbone_identity: (configuration, family) -> what enters keys (sha256 by file, dtype).
     encoder_folder: (the spec's `encoder`, backbone configuration) -> folder of the metrics' CLIP.
     encoder_identity: (that folder, a name of `metrics.preprocessing.GEOMETRIES`) -> what enters the
         keys of scores.
@@ -33,7 +36,7 @@ class Parts:
     clip_fingerprint: as `data_manifests.fingerprints.fingerprint`; without it every clip is read.
 
     With torch:
-    load_backbone: backbone configuration -> the resident networks.
+    load_backbone: (backbone configuration, family) -> the resident networks.
     load_encoder: (folder, geometry) -> an image and text encoder; `UserError` when there are no
         weights.
     flow: (clip, shared as in `methods.base`, name of an estimator) -> flow of its frames, exact
@@ -47,15 +50,16 @@ class Parts:
     clip_sources: Registry
     method_config: Callable[[str], type[BaseModel]]
     parse_backbone: Callable[[Any], Any]
-    backbone_identity: Callable[[Any], Mapping[str, Any]]
+    backbone_identity: Callable[[Any, str], Mapping[str, Any]]
     encoder_folder: Callable[[str, Any], str]
     encoder_identity: Callable[[str, str], Any]
     expand_refs: Callable[[Sequence[str], Path], list[str]]
     clip_id: Callable[[str], str]
     load_clip: Callable[[Any], Any]
-    load_backbone: Callable[[Any], Any]
+    load_backbone: Callable[[Any, str], Any]
     load_encoder: Callable[[str, str], Any]
     flow: Callable[[Any, Any, str], Any]
     estimator: Callable[[str], Any]
     control: Callable[[str, Any, str], Any]
     clip_fingerprint: Callable[[Any], str | None] = lambda request: None
+    backbone_problems: Callable[[Any, Sequence[str]], Sequence[Problem]] = lambda config, run: ()

@@ -13,6 +13,7 @@ from data_manifests.fingerprints import fingerprint
 from methods import METHODS, method_config
 from methods.backbone_config import (
     BackboneConfig,
+    family_problems,
     miniature_weights,
     parse_backbone,
     weights_identity,
@@ -34,6 +35,7 @@ def shipped_parts() -> Parts:
         method_config=method_config,
         parse_backbone=parse_backbone,
         backbone_identity=weights_identity,
+        backbone_problems=family_problems,
         encoder_folder=encoder_folder,
         encoder_identity=encoder_identity,
         expand_refs=expand_refs,
@@ -83,11 +85,11 @@ def _open_clip_identity(name: str, geometry: str) -> dict[str, Any] | None:
     return {"weights": {architecture: hash_file(Path(file), "encoder")}, "preprocessing": geometry}
 
 
-def _load_backbone(config: BackboneConfig) -> Any:
+def _load_backbone(config: BackboneConfig, family: str) -> Any:
     from methods.backbones import load_backbone
 
     _without_bars()
-    return load_backbone(config)
+    return load_backbone(config, family)
 
 
 def _without_bars() -> None:

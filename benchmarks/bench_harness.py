@@ -77,7 +77,7 @@ def bare_loop(checked: CheckedSpec, plan: Plan, limit: int | None = None) -> Non
 
     torch.set_num_threads(1)
     parts, spec = shipped_parts(), checked.spec
-    backbone = parts.load_backbone(checked.backbone)
+    backbone = parts.load_backbone(checked.backbone, "image")
     encoder = parts.load_encoder(
         parts.encoder_folder(spec.encoder, checked.backbone), spec.geometry
     )

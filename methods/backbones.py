@@ -1,26 +1,28 @@
 """Backbones: the networks of a run in one object, and the ways in and out of their latent space.
 
-Networks are plain diffusers and transformers models in evaluation mode without gradients. Random
-weights are never an answer: a checkpoint that does not fill a network is refused.
+Networks are plain diffusers and transformers models in evaluation mode without gradients. Here
+stands the image family; `load_backbone` loads any.
 """
 
 from __future__ import annotations
 
+import importlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from crossframe.checkpoints import PICKLED, require_plain_tensors
 from crossframe.errors import Problem, UserError
 from crossframe.files import read_json
+from methods import families
 from methods.backbone_config import BackboneConfig, locate_all, tuned_file, weights_identity
 from methods.base import Shared
 from methods.condition_kinds import networks_for
+from methods.loading import Loaded, Loader, from_diffusers, load_network, pick_device
 from methods.lora import add_lora
 from methods.single_file import load_single_file
 from methods.weight_files import Part, weight_files
@@ -78,8 +80,25 @@ class Backbone:
         )
 
 
-def load_backbone(config: BackboneConfig) -> Backbone:
-    """Load every network of a backbone onto its device.
+@overload
+def load_backbone(config: BackboneConfig, family: Literal["image"] = "image") -> Backbone: ...
+@overload
+def load_backbone(config: BackboneConfig, family: str) -> Any: ...
+def load_backbone(config: BackboneConfig, family: str = families.IMAGE) -> Any:
+    """Load every network of a family's backbone onto its device.
+
+    Returns what the samplers of that family are given: a `Backbone` for images, for others what
+    `methods.families` says.
+
+    Raises UserError for missing, unreadable or incomplete parts (all that are missing at once), and
+    for a device that this machine lacks.
+    """
+    module, _, attribute = families.family(family).loader.partition(":")
+    return getattr(importlib.import_module(module), attribute)(config)
+
+
+def load_image(config: BackboneConfig) -> Backbone:
+    """Load an image model and its ControlNets.
 
     Raises UserError for missing, unreadable or incomplete parts (all that are missing at once), and
     for a device that this machine lacks.
@@ -114,20 +133,6 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         temporal=temporal,
         identity=weights_identity(config),
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device called `auto`, `cpu` or `cuda`; auto is cuda if there is one.
-
-    Raises UserError for cuda without a usable GPU.
-    """
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        what = "torch finds no CUDA device"
-        raise UserError(
-            Problem("backbone.device", what, "auto, cpu", "install a CUDA build of torch")
-        )
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
 def encode_prompts(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
@@ -210,32 +215,10 @@ def _warn_if_cut(tokenizer: Any, prompts: Sequence[str], length: int) -> None:
 
 
 def _load(part: Part, folder: Path, dtype: torch.dtype) -> tuple[nn.Module, Mapping[str, Tensor]]:
-    """Load one network, with the temporal attention that its files hold besides, mostly {}.
-
-    Refuses a checkpoint that runs code or leaves parameters unset.
-    """
+    """Load one network, with the temporal attention that its files hold besides, mostly {}."""
     if folder.is_file():
         return load_single_file(part, folder, dtype), {}
-    for path in weight_files(folder, part.variant):
-        if path.suffix == PICKLED:
-            require_plain_tensors(path, f"backbone.{part.role}")
-    try:
-        net, info = _LOADERS[part.family](folder, part, dtype)
-    except UserError:
-        raise
-    except Exception as error:  # loaders raise a dozen kinds for one broken folder
-        files = ", ".join(
-            f"{f.name} {f.stat().st_size:,} B" for f in weight_files(folder, part.variant)
-        )
-        lines = str(error).splitlines() or [type(error).__name__]
-        what = f"{str(folder)!r} cannot be loaded: {lines[0]}"
-        fix = f"compare with the original ({files})"
-        raise UserError(Problem(f"backbone.{part.role}", what, fix=fix)) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        what = f"{str(folder)!r} leaves {len(missing)} tensors unset, among them {missing[0]}"
-        raise UserError(Problem(f"backbone.{part.role}", what, fix="use a complete checkpoint"))
-    return net, info.get("temporal", {})
+    return load_network(part, folder, dtype, _LOADERS)
 
 
 def _with_tuned(
@@ -252,21 +235,6 @@ def _with_tuned(
     return {name: tensor for name, tensor in tuned.items() if name not in own}
 
 
-Loaded = tuple[nn.Module, Mapping[str, Any]]
-
-
-def _load_diffusers(model: Any, folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
-    (first, *_) = weight_files(folder, part.variant)
-    return model.from_pretrained(
-        folder,
-        torch_dtype=dtype,
-        variant=part.variant or None,
-        use_safetensors=first.suffix == ".safetensors",
-        output_loading_info=True,
-        local_files_only=True,
-    )
-
-
 def _load_unet(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -274,7 +242,7 @@ def _load_unet(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
 
     if is_video_config(read_json(folder / "config.json")):
         return _load_video_unet(UNet2DConditionModel, folder, part, dtype)
-    return _load_diffusers(UNet2DConditionModel, folder, part, dtype)
+    return from_diffusers(UNet2DConditionModel, folder, part, dtype)
 
 
 def _load_video_unet(model: Any, folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
@@ -292,13 +260,13 @@ def _load_video_unet(model: Any, folder: Path, part: Part, dtype: torch.dtype) -
 def _load_vae(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    return _load_diffusers(AutoencoderKL, folder, part, dtype)
+    return from_diffusers(AutoencoderKL, folder, part, dtype)
 
 
 def _load_controlnet(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
-    return _load_diffusers(ControlNetModel, folder, part, dtype)
+    return from_diffusers(ControlNetModel, folder, part, dtype)
 
 
 def _load_text_encoder(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
@@ -322,7 +290,7 @@ def _load_tokenizer(folder: Path) -> Any:
     return kind.from_pretrained(folder, local_files_only=True)
 
 
-_LOADERS: Mapping[str, Callable[[Path, Part, torch.dtype], Loaded]] = {
+_LOADERS: Mapping[str, Loader] = {
     "unet": _load_unet,
     "vae": _load_vae,
     "controlnet": _load_controlnet,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ _SIDE_FILES = ("*.json", "*.txt", "*.model")
 _CONFIGS = {
     "scheduler": ("scheduler_config.json",),
     "tokenizer": ("tokenizer.json", "vocab.json"),
+    "feature_extractor": ("preprocessor_config.json",),
 }
 
 
@@ -47,17 +48,19 @@ _CONFIGS = {
 class Part:
     """One piece of a backbone.
 
-    role: `unet`, `vae`, `text_encoder`, `tokenizer`, `scheduler`, `controlnet.<kind>` or
-        `lora.<index>`.
+    role: a role of `methods.families`, `controlnet.<kind>` or `lora.<index>`.
     source: a folder, a single file or a hub id (`owner/name`).
     subfolder: folder inside of the source, or "".
     variant: the `fp16` of `model.fp16.safetensors`, or "".
+    files: names of files, the first of which that is in the folder is the part; () for a part in
+        `from_pretrained` layout.
     """
 
     role: str
     source: str
     subfolder: str = ""
     variant: str = ""
+    files: tuple[str, ...] = ()
 
     @property
     def has_weights(self) -> bool:
@@ -82,7 +85,8 @@ def locate(part: Part, *, allow_download: bool = False) -> Path:
     Raises UserError naming the folder or the files that are missing.
     """
     source = os.path.expanduser(part.source)
-    if is_single_file(source) and part.has_weights:
+    named = bool(part.files) and os.path.isfile(source)
+    if named or (is_single_file(source) and part.has_weights):
         return Path(source)
     if os.path.isdir(source):
         folder = Path(source) / part.subfolder
@@ -90,6 +94,8 @@ def locate(part: Part, *, allow_download: bool = False) -> Path:
         folder = _snapshot(part, allow_download) / part.subfolder
     else:
         raise UserError(_no_folder(part, source))
+    if part.files:
+        return _one_of(part, folder)
     if part.family == "lora":
         return _lora_file(part, folder)
     _require_complete(part, folder)
@@ -100,6 +106,15 @@ def is_single_file(source: str) -> bool:
     """Tell whether a source is a file that looks like a checkpoint by its name."""
     path = os.path.expanduser(source)
     return path.endswith(SINGLE_FILES) and os.path.isfile(path)
+
+
+def _one_of(part: Part, folder: Path) -> Path:
+    """Return the first of a part's files that is in a folder."""
+    for name in part.files:
+        if (folder / name).is_file():
+            return folder / name
+    what = f"{str(folder)!r} lacks {' or '.join(part.files)}"
+    raise UserError(Problem(f"backbone.{part.role}", what, fix=_children(folder)))
 
 
 def _lora_file(part: Part, folder: Path) -> Path:
@@ -150,17 +165,24 @@ def identity_of_part(part: Part, folder: Path) -> dict[str, str]:
     """
     if folder.is_file():
         return _identity_of_file(part, folder)
+    if part.role == "feature_extractor":  # such folders hold nothing else, or another part
+        return _hashes(part, [folder / name for name in _CONFIGS[part.role]])
     side = [path for glob in _SIDE_FILES for path in folder.glob(glob) if path.is_file()]
     if part.has_weights:
         side = [path for path in side if path.name == "config.json"]
     files = [*side, *(weight_files(folder, part.variant) if part.has_weights else ())]
+    return _hashes(part, files)
+
+
+def _hashes(part: Part, files: Iterable[Path]) -> dict[str, str]:
     where = f"backbone.{part.role}"
     return {f"{part.role}/{path.name}": hash_file(path, where) for path in sorted(files)}
 
 
 def _identity_of_file(part: Part, path: Path) -> dict[str, str]:
+    """Hash a single file and the configuration it is read with, its own or Stable Diffusion's."""
     found = {f"{part.role}/checkpoint": hash_file(path, f"backbone.{part.role}")}
-    config = SD15 / part.family / "config.json"
+    config = path.parent / "config.json" if part.files else SD15 / part.family / "config.json"
     return found | ({f"{part.role}/config.json": file_sha256(config)} if config.is_file() else {})
 
 
@@ -186,6 +208,7 @@ def _snapshot(part: Part, allow_download: bool) -> Path:
     snapshot = _fetch(part, safetensors, allow_download)
     if (
         part.family != "lora"
+        and not part.files
         and part.has_weights
         and not weight_files(snapshot / part.subfolder, part.variant)
     ):
@@ -215,6 +238,8 @@ def _download_patterns(part: Part) -> list[list[str]]:
     """Return lists of globs, the most wanted list first."""
     prefix = f"{part.subfolder}/" if part.subfolder else ""
     side = [prefix + pattern for pattern in _SIDE_FILES]
+    if part.files:
+        return [[*side, *(prefix + name for name in part.files)]]
     if not part.has_weights:
         return [side]
     if part.family == "lora":

@@ -18,6 +18,7 @@ from transformers import CLIPTextModel
 from crossframe.errors import UserError
 from methods import backbone_config
 from methods.backbone_config import (
+    ROLES,
     BackboneConfig,
     locate_all,
     miniature_weights,
@@ -29,8 +30,8 @@ from methods.backbones import (
     encode_frames,
     encode_prompts,
     load_backbone,
-    pick_device,
 )
+from methods.loading import pick_device
 from methods.weight_files import Part, locate, weight_files
 from tests.tiny_backbone import (
     SIZE,
@@ -270,6 +271,7 @@ def test_identity_follows_the_files_and_not_their_place(weights: Path, tmp_path:
 def test_every_field_is_runtime_or_reaches_the_identity(weights: Path) -> None:
     plain = weights_identity(config(weights))
     runtime = {"device": "cpu", "chunk": 3, "allow_download": True}
+    runtime |= {"offload": True, "forward_chunk": 2}
     assert set(runtime) == BackboneConfig.RUNTIME_FIELDS
     assert weights_identity(config(weights, **runtime)) == plain
     assert weights_identity(config(weights, dtype="float16")) != plain
@@ -278,7 +280,7 @@ def test_every_field_is_runtime_or_reaches_the_identity(weights: Path) -> None:
     for role, name in PARTS.items():
         files = [found for found in plain if found.startswith(f"{role}/")]
         assert files, f"{role} ({name}) takes no part in the identity"
-    through_files = {*PARTS, "name", "root", "controlnet", "lora", "variant", "tuned"}
+    through_files = {*ROLES, "name", "root", "controlnet", "lora", "variant", "tuned"}
     assert through_files | {"dtype"} | set(runtime) == set(BackboneConfig.model_fields)
 
 

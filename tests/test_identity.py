@@ -28,11 +28,15 @@ TEXT = spec_text(name="identity", base={}, metrics=["brightness", "clip/aligned"
 BACKBONE_ROLES = {
     **dict.fromkeys(("name", "root", "unet", "vae", "text_encoder", "tokenizer"), "files"),
     **dict.fromkeys(("scheduler", "controlnet", "variant", "lora.source", "tuned"), "files"),
+    **dict.fromkeys(("image_encoder", "feature_extractor", "net"), "files"),
+    **dict.fromkeys(("audio_encoder", "face_encoder"), "files"),
     "lora.scale": "identity",
     "dtype": "identity",
     "device": "runtime",
     "chunk": "runtime",
     "allow_download": "runtime",
+    "offload": "runtime",
+    "forward_chunk": "runtime",
 }
 """`files`: in keys through the sha256 of the files it leads to, wherever they lie."""
 
@@ -173,7 +177,7 @@ def changed_keys(before, after):
 
 def test_weights_count_by_their_bytes(keys):
     before = keys()
-    other = keys(backbone_identity=lambda config: {"unet": "other sha"})
+    other = keys(backbone_identity=lambda config, family: {"unet": "other sha"})
     assert changed_keys(before, other) == (True, True)
     untouched = [a[2] == b[2] for a, b in zip(before, other, strict=True)]
     assert untouched == [label == "source" for label, *_ in before]

@@ -148,7 +148,7 @@ def test_a_bad_clip_is_skipped_with_the_reason(plan):
 
 
 def test_a_backbone_that_is_not_here_can_be_planned_for(plan, monkeypatch):
-    def absent(config):
+    def absent(config, family):
         raise UserError(Problem("backbone.unet", "no such folder", fix="download it"))
 
     monkeypatch.setattr(plan, "parts", replace(plan.parts, backbone_identity=absent))

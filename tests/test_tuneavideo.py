@@ -598,7 +598,7 @@ def test_cells_of_a_run_share_one_tuning(backbone: Backbone, tmp_path: Path) -> 
         fake_parts(),
         methods=METHODS,
         method_config=method_config,
-        load_backbone=lambda config: backbone,
+        load_backbone=lambda config, family: backbone,
     )
     outcome = lab.run()
     assert (outcome.done, outcome.failed) == (2, [])

@@ -76,8 +76,8 @@ def tuned(
         def show(done: int, total: int) -> None:
             bar.update(100 * done // total - bar.pos)
 
-        network = tuned_network(bench.backbone, request, config, show)
-    made = write_network(target, dict(bench.backbone.unet.config), network)
+        network = tuned_network(bench.networks(METHOD), request, config, show)
+    made = write_network(target, dict(bench.networks(METHOD).unet.config), network)
     click.echo(f"{cell.row.label} on {cell.clip.id}: {made}")
 
 
