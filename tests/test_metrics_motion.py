@@ -12,12 +12,14 @@ from metrics.motion import (
     DynamicDegree,
     EndPointError,
     MotionRatio,
+    MotionStrength,
     dynamic_degree,
     epe,
     is_dynamic,
     motion_ratio,
     ratio,
     sampling_step,
+    strength,
     top_motion,
 )
 
@@ -140,7 +142,19 @@ def test_dynamic_degree_needs_a_rate_and_two_sampled_frames(fps, message):
         dynamic_degree(MetricInputs(torch.rand(5, 3, 32, 32), fps=fps))
 
 
-@pytest.mark.parametrize("metric", [ratio, epe])
+@pytest.mark.parametrize("dx", [0, 1, 3])
+def test_strength_is_the_length_of_a_translation_without_any_source(dx):
+    value = strength(MetricInputs(to_tensor(rolling(4, dx, 0))))
+    assert value.value == pytest.approx(dx, abs=0.1 * dx)
+    assert len(value.series) == 3
+
+
+def test_strength_of_stripes_is_what_can_be_seen_of_it():
+    sliding = np.stack([stripes(1.4, 2.0 * t) for t in range(3)])
+    assert strength(MetricInputs(to_tensor(sliding))).value == pytest.approx(2, rel=0.15)
+
+
+@pytest.mark.parametrize("metric", [ratio, epe, strength])
 def test_one_frame_cannot_be_compared(metric):
     with pytest.raises(NotAvailable, match="has 1"):
         metric(inputs(torch.rand(1, 3, 16, 16)))
@@ -155,6 +169,9 @@ def test_accumulators_average_clips():
     shown[:, 0] = False
     error.update(constant_flow(2, 4, 4, 3, 4), torch.zeros(2, 2, 4, 4), shown)
     assert error.compute() == pytest.approx(5)
+    amount = MotionStrength()
+    amount.update(constant_flow(1, 64, 64, 3, 4), contrast(textured()[None]))
+    assert amount.compute() == pytest.approx(5, rel=0.05)
     degree = DynamicDegree()
     degree.update(constant_flow(4, 32, 32, 3, 0), 32, 32)
     degree.update(constant_flow(4, 32, 32, 0, 0), 32, 32)

@@ -54,16 +54,16 @@ def scales_of(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(shipped_papers()))
-def test_shipped_tables_have_the_miniature_and_one_real_scale(name: str) -> None:
+def test_shipped_tables_have_the_miniature_and_a_real_scale(name: str) -> None:
     assert scales_of(name)[0] == "miniature"
-    assert len(scales_of(name)) == 2
+    assert len(scales_of(name)) > 1
 
 
 @pytest.mark.parametrize(
     ("name", "scale"),
     [(name, scale) for name in sorted(shipped_papers()) for scale in scales_of(name)],
 )
-def test_shipped_tables_are_good_specs_at_both_scales(name: str, scale: str) -> None:
+def test_shipped_tables_are_good_specs_at_every_scale(name: str, scale: str) -> None:
     checked = load_spec(find_spec(name), [f"scale={scale}"], shipped_parts())
     assert (checked.spec.backbone == "miniature") == (scale == "miniature")
     assert checked.spec.name == name + ("" if scale == "miniature" else f"-{scale}")
