@@ -20,6 +20,7 @@ from PIL import Image
 
 from crossframe.errors import Problem, UserError
 from crossframe.files import replacing, replacing_folder
+from crossframe.voice import Voice
 
 # Codes of ITU-T H.273: 1 is BT.709 for primaries, transfer and matrix alike.
 BT709 = 1
@@ -82,11 +83,11 @@ def read_video(
     raise UserError(too_few(path, seen, wanted))
 
 
-def write_mp4(path: str | Path, frames: np.ndarray, fps: float) -> None:
+def write_mp4(path: str | Path, frames: np.ndarray, fps: float, voice: Voice | None = None) -> None:
     """Write uint8 (f, h, w, 3) RGB frames as H.264 that browsers play, atomically.
 
     4:2:0, limited range, converted to and tagged as BT.709; the index comes first in the file
-    (`+faststart`). An odd height or width is padded by repeating the last row or column.
+    (`+faststart`). A voice becomes its sound track, AAC, one channel at the voice's own rate. An odd height or width is padded by repeating the last row or column.
     """
     _check(frames)
     even = np.pad(frames, ((0, 0), _to_even(frames, 1), _to_even(frames, 2), (0, 0)), mode="edge")
@@ -101,9 +102,15 @@ def write_mp4(path: str | Path, frames: np.ndarray, fps: float) -> None:
         context = stream.codec_context
         context.color_primaries = context.color_trc = context.colorspace = BT709
         context.color_range = ColorRange.MPEG
+        sound = (
+            None if voice is None else container.add_stream("aac", rate=voice.rate, layout="mono")
+        )
         for rgb in even:
             container.mux(stream.encode(_to_bt709(rgb)))
         container.mux(stream.encode(None))
+        if sound is not None and voice is not None:
+            container.mux(sound.encode(_to_audio(voice)))
+            container.mux(sound.encode(None))
 
 
 def write_frames(folder: str | Path, frames: np.ndarray) -> None:
@@ -239,6 +246,14 @@ def _check(frames: np.ndarray) -> None:
 
 def _to_even(frames: np.ndarray, axis: int) -> tuple[int, int]:
     return (0, frames.shape[axis] % 2)
+
+
+def _to_audio(voice: Voice) -> av.AudioFrame:
+    samples = np.ascontiguousarray(voice.samples[None])
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+    frame.sample_rate = voice.rate
+    frame.pts = 0
+    return frame
 
 
 def _to_bt709(rgb: np.ndarray) -> av.VideoFrame:

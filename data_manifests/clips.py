@@ -23,6 +23,8 @@ from crossframe.registry import Entry, Registry
 if TYPE_CHECKING:
     import numpy as np
 
+    from crossframe.voice import Voice
+
 MOST_CLIPS = 10_000
 """Clips that one range may stand for."""
 
@@ -48,14 +50,28 @@ SOURCES = Registry(
                 "packages": ("numpy",),
             },
         ),
+        "faces": Entry(
+            "miniature.faces:load_face_clip",
+            "rendered talking faces with their voices, with exact mouth, pose and flow",
+            {
+                "code": (
+                    "miniature.faces",
+                    "miniature.voices",
+                    "miniature.world",
+                    "data_manifests",
+                    "crossframe",
+                ),
+                "packages": ("numpy",),
+            },
+        ),
         "file": Entry(
             "data_manifests.footage:load_footage",
-            "a video, gif or folder of pictures; caption and prompts from a .yaml beside it",
+            "a video, gif, folder of pictures, or a picture with a voice; notes in a .yaml beside",
             {
                 "code": ("data_manifests", "crossframe"),
                 "packages": ("av", "PIL", "numpy"),
                 "files": ("", ".yaml"),
-                "state": "data_manifests.footage:control_states",
+                "state": "data_manifests.footage:noted_states",
             },
         ),
         "photo": Entry(
@@ -84,7 +100,10 @@ _RANGE = re.compile(r"(?P<stem>.*?)(?P<first>\d+)\.\.(?P<last>\d+)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Truth:
-    """What a renderer knows exactly about a clip of f frames. Flow is (dx, dy) in pixels."""
+    """What a renderer knows exactly about a clip of f frames. Flow is (dx, dy) in pixels.
+
+    The last ones are known of talking faces only.
+    """
 
     flow_forward: np.ndarray  # (f-1, h, w, 2) float32, frame t -> t+1, on the grid of t
     flow_backward: np.ndarray  # (f-1, h, w, 2) float32, frame t+1 -> t, on the grid of t+1
@@ -93,6 +112,13 @@ class Truth:
     depth: np.ndarray  # (f, h, w) float32 in [0, 1], 1 = near
     masks: np.ndarray  # (f, n, h, w) bool, the visible part of each sprite
     edges: np.ndarray | None = None  # (f, h, w) float32, 0 or 1; None where not known exactly
+    mouth: np.ndarray | None = None  # (f, h, w) bool, one box that holds the mouth in all frames
+    lip: np.ndarray | None = None  # (f, h, w) bool, the box around the lips of each frame
+    face: np.ndarray | None = None  # (f, h, w) bool, the box around the face of each frame
+    opening: np.ndarray | None = None  # (f,) float32 in [0, 1], how far the mouth is open
+    pose: np.ndarray | None = None  # (f, 2) float32, (x, y) of the head off its middle, in pixels
+    envelope: np.ndarray | None = None  # (f,) float32 in [0, 1], loudness of the voice
+    identity: np.ndarray | None = None  # (k,) float32 in about [-1, 1], who the face is
 
 
 @dataclass(frozen=True)
@@ -102,6 +128,8 @@ class Clip:
     id: name in tables, unique within a run. frames: (f, h, w, 3) uint8 RGB. fps: frames per
     second of these frames. caption: "" when unknown. edits: edit kind -> prompt. truth: None for
     footage. controls: control maps that were read from files, by kind, (f, h, w, 3) uint8 RGB.
+    masks: objects that people marked in footage, (f, n, h, w) bool; None where nobody did.
+    voice: what is heard during these frames, as long as they are; None for silent clips.
     """
 
     id: str
@@ -111,12 +139,16 @@ class Clip:
     edits: Mapping[str, str] = field(default_factory=dict)
     truth: Truth | None = None
     controls: Mapping[str, np.ndarray] = field(default_factory=dict)
+    masks: np.ndarray | None = None
+    voice: Voice | None = None
 
     @cached_property
     def sha256(self) -> str:
-        """The sha256 of the frames, dtype, shape and values; and of control maps from files."""
+        """The sha256 of the frames (dtype, shape, values), control maps from files, and voice."""
         frames = array_sha256(self.frames)
         maps = {kind: array_sha256(array) for kind, array in sorted(self.controls.items())}
+        if self.voice is not None:
+            return identity([frames, maps, self.voice.sha256])
         return identity([frames, maps]) if maps else frames
 
 

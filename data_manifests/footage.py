@@ -1,7 +1,8 @@
-"""Clips from video files, gifs and folders of pictures, with what a sidecar says about them."""
+"""Clips from video files, gifs, pictures and folders of them, with what a sidecar says of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,42 +12,99 @@ import numpy as np
 
 from crossframe.cache import file_state
 from crossframe.errors import Problem, UserError
+from crossframe.sound import has_sound, read_sound
 from crossframe.video import probe, read_video
+from crossframe.voice import Voice
 from data_manifests.clips import Clip, ClipRequest, clip_id
-from data_manifests.pictures import picture_paths, read_pictures
+from data_manifests.pictures import SUFFIXES, picture_paths, read_picture, read_pictures
 from data_manifests.sidecar import Sidecar, read_sidecar
 
-__all__ = ["PICTURES_FPS", "Sidecar", "load_footage", "read_moving", "read_sidecar"]
+__all__ = ["PICTURES_FPS", "Sidecar", "load_footage", "read_moving", "read_sidecar", "read_voice"]
 
 PICTURES_FPS = 10.0
 """Frames per second of a folder of pictures for which nobody states a rate; only for viewing."""
 
+TALKING_FPS = 25.0
+"""Frames per second of a picture with a voice, unless its sidecar says otherwise (Hallo's rate)."""
+
 
 def load_footage(name: str, request: ClipRequest) -> Clip:
-    """Return the part of the video or frame folder `name` that `request` asks for.
+    """Return the part of the video, frame folder or picture `name` that `request` asks for.
 
-    Caption, prompts, rate and control maps are taken from `name` with the suffix .yaml, where that
-    exists. Raises UserError when the video, a picture or the sidecar cannot be read, and for maps
-    that are not of the frames.
+    Caption, prompts, rate, control maps and voice are taken from `name` with the suffix .yaml,
+    where that exists; a video's own sound is its voice unless the sidecar names another. A picture
+    with a voice is shown for as long as the voice lasts. Raises UserError when the video, a
+    picture, the sound or the sidecar cannot be read, and for maps that are not of the frames.
     """
     path = Path(name)
     sidecar = read_sidecar(path.with_suffix(".yaml"))
+    if sidecar.voice and path.suffix.lower() in SUFFIXES:
+        return _portrait(path, sidecar, request)
     frames, fps = read_moving(path, request, sidecar.fps)
-    maps = _read_maps(path, sidecar, request)
-    return Clip(clip_id(request.ref), frames, fps, sidecar.caption, sidecar.edits, controls=maps)
+    return Clip(
+        clip_id(request.ref),
+        frames,
+        fps,
+        sidecar.caption,
+        sidecar.edits,
+        controls=_read_maps(path, sidecar, request),
+        voice=read_voice(path, request, fps, sidecar.voice),
+    )
 
 
-def control_states(source: str, name: str) -> list[Any]:
-    """Return the states of all files that hold control maps of a video or folder of pictures.
+def _portrait(path: Path, sidecar: Sidecar, request: ClipRequest) -> Clip:
+    """Return a picture repeated, with the part of its voice that the request asks for.
+
+    Raises UserError when the voice ends before the last frame begins.
+    """
+    fps = (sidecar.fps or TALKING_FPS) / request.stride
+    voice = read_sound(path.parent / Path(sidecar.voice).expanduser())
+    begin = request.start / (fps * request.stride)
+    fitting = math.ceil(max(voice.seconds - begin, 0) * fps - 1e-6)
+    if request.frames > fitting:
+        what = f"lasts {voice.seconds:.2f} s; {request.frames} frames from {begin:.2f} s at {fps:g}"
+        what += f" fps need {begin + request.frames / fps:.2f} s"
+        raise UserError(Problem(sidecar.voice, what, f"frames up to {fitting}"))
+    picture = read_picture(path, request.size)
+    return Clip(
+        clip_id(request.ref),
+        np.repeat(picture[None], request.frames, 0),
+        fps,
+        sidecar.caption,
+        sidecar.edits,
+        controls=_read_maps(path, sidecar, request),
+        voice=voice.cut(begin, request.frames / fps),
+    )
+
+
+def read_voice(path: Path, request: ClipRequest, fps: float, named: str = "") -> Voice | None:
+    """Return what is heard during the requested frames, or None when there is no sound.
+
+    path: of the video or folder. fps: rate of the requested frames, the stride taken into account.
+    named: a file whose sound takes the place of the video's own. Silence stands where the sound is
+    shorter than the frames. Raises UserError when a sound cannot be read.
+    """
+    sound = path.parent / Path(named).expanduser() if named else path
+    if not named and (path.is_dir() or not has_sound(path)):
+        return None
+    voice = read_sound(sound)
+    return voice.cut(request.start / (fps * request.stride), request.frames / fps)
+
+
+def noted_states(source: str, name: str) -> list[Any]:
+    """Return the states of all files that a sidecar names: control maps, and the voice.
 
     [None] when that cannot be told.
     """
     path = Path(name)
     try:
-        named = _map_paths(path, read_sidecar(path.with_suffix(".yaml")))
+        sidecar = read_sidecar(path.with_suffix(".yaml"))
+        named = _map_paths(path, sidecar)
         files = [f for p in named.values() for f in (picture_paths(p) if p.is_dir() else [p])]
     except UserError:
         return [None]
+    if sidecar.voice:
+        files.append(path.parent / Path(sidecar.voice).expanduser())
     return [file_state(file) for file in files]
 
 

@@ -67,6 +67,17 @@ def read_pictures(
     return np.stack([fit_square(picture, size) for picture in pictures])
 
 
+def read_picture(path: Path, size: int | None = None) -> np.ndarray:
+    """Return one picture, uint8 (h, w, 3) RGB, cropped and resized as `read_pictures` does.
+
+    Raises UserError when it is missing, damaged or deeper than 8 bits.
+    """
+    read = _read(path)
+    if isinstance(read, Problem):
+        raise UserError(read)
+    return fit_square(read, size)
+
+
 def _read(path: Path) -> np.ndarray | Problem:
     try:
         with Image.open(path) as image:

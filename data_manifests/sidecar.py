@@ -1,4 +1,4 @@
-"""What a person noted about clips in YAML: captions, prompts, a frame rate, control maps."""
+"""What a person noted about clips in YAML: captions, prompts, a rate, control maps, a voice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from crossframe.errors import Problem, UserError, did_you_mean
 
-FIELDS = ("caption", "edits", "fps", "controls")
+FIELDS = ("caption", "edits", "fps", "controls", "voice")
+PATHS = ("controls", "voice")
+"""Those that name files, relative to the sidecar."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +23,22 @@ class Sidecar:
 
     edits: prompts by kind. fps: frames per second, None when not noted. controls: by kind of
     control, the video or the folder of pictures that holds its maps, relative to the sidecar.
+    voice: the file whose sound is heard with the frames, relative to the sidecar; "" for the sound
+    of the video itself, where it has any.
     """
 
     caption: str = ""
     edits: Mapping[str, str] = field(default_factory=dict)
     fps: float | None = None
     controls: Mapping[str, str] = field(default_factory=dict)
+    voice: str = ""
 
 
 def read_sidecar(path: Path) -> Sidecar:
     """Return the notes in a sidecar; an absent file is an empty sidecar.
 
-    The file holds `caption: TEXT`, `edits: {KIND: TEXT, ...}`, `fps: NUMBER` and `controls:
-    {KIND: PATH, ...}`, all optional. Raises UserError with every problem found.
+    The file holds `caption: TEXT`, `edits: {KIND: TEXT, ...}`, `fps: NUMBER`, `controls:
+    {KIND: PATH, ...}` and `voice: PATH`, all optional. Raises UserError with every problem found.
     """
     data = read_yaml(path) if path.exists() else None
     return _sidecar(data, [*_problems(str(path), data)])
@@ -47,7 +52,9 @@ def read_sidecars(path: Path) -> dict[str, Sidecar]:
     data = read_yaml(path) if path.exists() else {}
     if not isinstance(data, dict):
         raise UserError(Problem(str(path), f"holds {data!r}", "CLIP: {caption: TEXT, edits: ...}"))
-    noted = FIELDS[:-1]  # paths of maps would have no folder to start from
+    noted = [
+        name for name in FIELDS if name not in PATHS
+    ]  # they would have no folder to start from
     problems = [p for name, item in data.items() for p in _problems(f"{path}: {name}", item, noted)]
     if problems:
         raise UserError(problems)
@@ -94,7 +101,7 @@ def _problems(where: str, data: Any, fields: Sequence[str] = FIELDS) -> Iterator
 
 
 def _not_texts(where: str, data: Mapping[Any, Any]) -> Iterator[Problem]:
-    texts = {"caption": data.get("caption", "")}
+    texts = {name: data.get(name, "") for name in ("caption", "voice")}
     for group, what in (("edits", "TEXT"), ("controls", "PATH")):
         named = data.get(group, {})
         if isinstance(named, dict):

@@ -16,6 +16,7 @@ from crossframe.keys import array_sha256
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from crossframe.voice import Voice
     from methods.backbones import Backbone
 
 Progress = Callable[[int, int], None]
@@ -55,7 +56,11 @@ class SampleRequest:
     truth: what is known exactly about the source, empty for footage: `flow_forward` and
         `flow_backward` (f-1, 2, h, w) in pixels, t -> t+1 and back; `occluded_forward` and
         `occluded_backward` (f-1, h, w) bool; `depth` (f, h, w) in [0, 1], 1 = near; `masks`
-        (f, n, h, w) bool, the visible part of each object.
+        (f, n, h, w) bool, the visible part of each object. Of talking faces: `mouth`, one box that
+        holds the mouth in all frames, `lip` and `face`, the boxes of each frame, (f, h, w) bool;
+        `opening` (f,) of the mouth in [0, 1]; `pose` (f, 2), the head's offset in pixels;
+        `envelope` (f,), the voice's loudness; `identity` (k,), who the face is.
+    voice: what is heard during the frames, None where nothing is.
     shared: gives work that samples have in common; it changes no result.
     note: takes facts on how the sample was made (a loss curve, an error), by name, as plain data.
     scratch: folder for unfinished work that an interrupt should not cost; it may be emptied at any
@@ -69,6 +74,7 @@ class SampleRequest:
     seed: int = 0
     source_prompt: str = ""
     truth: Mapping[str, Tensor] = field(default_factory=dict)
+    voice: Voice | None = None
     shared: Shared = alone
     note: Note = unheard
     scratch: Path | None = None

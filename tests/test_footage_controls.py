@@ -11,7 +11,7 @@ from crossframe.errors import UserError
 from crossframe.video import write_frames, write_mp4
 from data_manifests.clips import ClipRequest, load_clip
 from data_manifests.fingerprints import fingerprint
-from data_manifests.footage import control_states
+from data_manifests.footage import noted_states
 from data_manifests.sidecar import read_sidecar, read_sidecars
 
 COUNT, HEIGHT, WIDTH = 6, 24, 32
@@ -70,12 +70,12 @@ def test_maps_are_part_of_what_a_clip_is(clip: Path) -> None:
 def test_files_of_maps_are_watched(tmp_path: Path) -> None:
     write_mp4(tmp_path / "cat.mp4", pictures(), 8.0)
     name = str(tmp_path / "cat.mp4")
-    assert control_states("file", name) == []
+    assert noted_states("file", name) == []
     write_frames(tmp_path / "maps", pictures())
     (tmp_path / "cat.yaml").write_text("controls: {depth: maps}\n")
-    assert len(control_states("file", name)) == COUNT
+    assert len(noted_states("file", name)) == COUNT
     (tmp_path / "cat.yaml").write_text("controls: {depth: nowhere.mp4}\n")
-    assert control_states("file", name) == [None]
+    assert noted_states("file", name) == [None]
     assert fingerprint(ClipRequest(name)) is None
 
 
