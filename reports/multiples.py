@@ -15,7 +15,7 @@ from reports.canvas import Ask, NotDrawn, legend, legend_height
 from reports.crosstab import axis_values
 from reports.load import Row
 from reports.series import mean_series, row_series
-from reports.style import FAINT, MARKERS, PALETTE, figure
+from reports.style import MARKERS, PALETTE, figure
 
 MOST_PANELS = 6
 """Panels side by side that can still be read on a page."""
@@ -40,7 +40,7 @@ def multiples(ask: Ask) -> Figure:
     lines = axis_values(rows, across)
     sentinels = [row.label for row in ask.run.rows if row.sentinel]
     below = legend_height(ask.width, [*_names(across, lines), *sentinels])
-    with figure(ask.width, 1.6 * len(shown) + below) as made:
+    with figure(ask.width, 0.3 + 1.6 * len(shown) + below) as made:
         grid = made.subplots(len(shown), len(panels), squeeze=False, sharex=True, sharey="row")
         for (metric, series), line in zip(shown.items(), grid, strict=True):
             for ax, value in zip(line, panels, strict=True):
@@ -49,7 +49,7 @@ def multiples(ask: Ask) -> Figure:
             line[0].set_ylabel(metric.heading)
         for ax, value in zip(grid[0], panels, strict=True):
             ax.set_title(f"{over.rpartition('.')[2]} {value}" if over else "")
-        made.supxlabel("step of the series (frame or frame pair)", fontsize=7, color=FAINT)
+        grid[-1][len(panels) // 2].set_xlabel("step of the series (frame or frame pair)")
         legend(made, grid[0][0], ask.width)
         return made
 
