@@ -13,8 +13,8 @@ from ablations.cards import ClipCard, clip_request, read_cards
 from ablations.cellkeys import Keys, needs_backbone
 from ablations.check import CheckedSpec
 from ablations.estimate import Shared, bytes_of, seconds_of, shared_work
-from ablations.grid import Row
 from ablations.parts import Parts
+from ablations.planned import Cell
 from ablations.spec import Spec
 from ablations.store import KEY_DIGITS, Store
 from crossframe.errors import Problem, UserError, did_you_mean
@@ -49,39 +49,6 @@ FRESH = ("run", "")
 
 RETRYABLE = ("failed", "oom", "diverged")
 """Recorded ends of a cell that are not tried again unasked; any other record is judged anew."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One sample to make: a row on a clip with a prompt and a seed."""
-
-    key: str
-    row: Row
-    clip: ClipCard
-    prompt: str
-    seed_index: int
-    seed: int
-    metric_keys: Mapping[str, str]
-    problems: tuple[str, ...] = ()
-
-    @property
-    def problem(self) -> str:
-        """Why the cell cannot be run, all reasons in one line, or ""."""
-        return "; ".join(self.problems)
-
-    def summary(self) -> dict[str, Any]:
-        """The cell as listed in plan.json."""
-        return {
-            "key": self.key,
-            "row": self.row.label,
-            "axes": dict(self.row.axes),
-            "method": self.row.method,
-            "sentinel": self.row.sentinel,
-            "clip": self.clip.id,
-            "prompt": self.prompt,
-            "seed_index": self.seed_index,
-            "problem": self.problem,
-        }
 
 
 @dataclass(frozen=True)

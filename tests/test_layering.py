@@ -25,7 +25,9 @@ FOUNDATION = {
     "progress",
     "provenance",
     "registry",
+    "sound",
     "video",
+    "voice",
     "weights",
 }
 # package -> the packages it may import, besides itself and the foundation
@@ -44,6 +46,7 @@ TORCH_FREE = [
     "crossframe/*.py",
     "data_manifests/*.py",
     "methods/__init__.py",
+    "methods/annotator_files.py",
     "methods/axes.py",
     "methods/base.py",
     "methods/condition_kinds.py",
@@ -81,6 +84,7 @@ TORCH_FREE = [
     "ablations/listing.py",
     "ablations/parts.py",
     "ablations/plan.py",
+    "ablations/planned.py",
     "ablations/shipped.py",
     "ablations/scoring_align.py",
     "ablations/scoring_output.py",
