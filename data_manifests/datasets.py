@@ -5,17 +5,23 @@ from __future__ import annotations
 import glob
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.files import safe_join
+from data_manifests.annotations import read_masks
 from data_manifests.clips import Clip, ClipRequest, split_ref
-from data_manifests.footage import read_moving
+from data_manifests.footage import read_moving, read_voice
 from data_manifests.manifest import DataFile, Manifest, manifest
+from data_manifests.pictures import picture_paths
 from data_manifests.prompts import READERS
 from data_manifests.sidecar import Sidecar, read_sidecars
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ROOT_VARIABLE = "CROSSFRAME_DATA"
 PROMPTS = "prompts.yaml"
@@ -58,10 +64,23 @@ def find_clip(facts: Manifest, name: str) -> Path | None:
 
     Raises UserError for a name that leads out of the set's folder.
     """
+    return _placed(facts, name, holder(facts).layout)
+
+
+def find_annotations(facts: Manifest, name: str) -> Path | None:
+    """Return the folder with the masks of a clip's objects, or None where there are none.
+
+    Raises as `find_clip` does.
+    """
+    return _placed(facts, name, holder(facts).annotations)
+
+
+def _placed(facts: Manifest, name: str, layouts: Sequence[str]) -> Path | None:
+    """The first place among layouts that exists."""
     folder = dataset_folder(facts)
     safe_join(folder, name)
     group = glob.escape(facts.facts(name).group) or "*"
-    for layout in holder(facts).layout:
+    for layout in layouts:
         path = layout.format(clip=glob.escape(name), group=group)
         if found := sorted(folder.glob(path)):
             return found[0]
@@ -106,8 +125,9 @@ def is_here(folder: Path, file: DataFile) -> bool:
 def load_dataset_clip(name: str, request: ClipRequest) -> Clip:
     """Return the requested part of a clip such as `davis:bear`, with captions and prompts.
 
-    Raises UserError when the data is not here (with its source, licence, size and place), for an
-    unknown name, and when a frame or a prompt file cannot be read.
+    Its objects' masks come with it where the set marks them and they are placed. Raises UserError
+    when the data is not here (with its source, licence, size and place), for an unknown name, and
+    when a frame, a mask or a prompt file cannot be read.
     """
     facts = manifest(split_ref(request.ref)[0])
     path = find_clip(facts, name)
@@ -123,7 +143,16 @@ def load_dataset_clip(name: str, request: ClipRequest) -> Clip:
         fps=fps,
         caption=notes.caption or known.caption,
         edits=notes.edits or known.edits,
+        masks=_masks(facts, name, path, request),
+        voice=read_voice(path, request, fps),
     )
+
+
+def _masks(facts: Manifest, name: str, path: Path, request: ClipRequest) -> np.ndarray | None:
+    folder = find_annotations(facts, name)
+    if folder is None or not path.is_dir():
+        return None
+    return read_masks(folder, request, len(picture_paths(path)))
 
 
 def prompts_of(facts: Manifest) -> dict[str, Sidecar]:

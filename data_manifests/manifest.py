@@ -93,7 +93,8 @@ class Manifest(Facts):
     prefix: what stands before the colon in references. licence: SPDX, words, or `unknown`.
     place: how a person puts the data in place. uses: id of the set whose folder holds the frames.
     layout: paths of a clip inside the set's folder, `{clip}` and `{group}` filled in; the first
-    that exists counts. package: the folder of an installed package with `files`. count: how many
+    that exists counts. annotations: likewise of its objects' masks, read where they are (see
+    `annotations.py`). package: the folder of an installed package with `files`. count: how many
     clips there are when `clips` does not list them. size: width and height in pixels. decoder:
     what the decoded hashes were made with. variants: each clip exists once per variant, as
     `clip/variant`.
@@ -112,6 +113,7 @@ class Manifest(Facts):
     uses: str = ""
     files: tuple[DataFile, ...] = ()
     layout: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
     package: str = ""
     prompts: PromptFile | None = None
     fps: Annotated[float, Field(gt=0)] | None = None

@@ -8,25 +8,32 @@ from typing import Any
 
 from crossframe.cache import file_state
 from crossframe.errors import UserError
-from data_manifests.datasets import PROMPTS, dataset_folder, find_clip, notes_folder
+from data_manifests.datasets import (
+    PROMPTS,
+    dataset_folder,
+    find_annotations,
+    find_clip,
+    notes_folder,
+)
 from data_manifests.manifest import FOLDER, Manifest, manifest
 
 ABSENT = "absent"
 
 
 def clip_state(source: str, name: str) -> list[Any]:
-    """Return the states of a clip's video or pictures, of the set's texts, and of its manifest.
+    """Return the states of a clip's video or pictures and masks, of its set's texts and manifest.
 
     [None] when the clip is not here; a state is None when the file has just been written.
     """
     try:
         facts = manifest(source)
-        path = find_clip(facts, name)
+        path, masks = find_clip(facts, name), find_annotations(facts, name)
     except UserError:
         return [None]
     if path is None:
         return [None]
     files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files += sorted(masks.iterdir()) if masks is not None else []
     return [*map(file_state, files), *_states(_notes(facts))]
 
 

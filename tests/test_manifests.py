@@ -2,6 +2,7 @@ import functools
 import http.server
 import threading
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from crossframe.cli import main
 from crossframe.errors import UserError
 from crossframe.keys import array_sha256, file_sha256
-from data_manifests import checking, datasets, fetching
+from data_manifests import checking, datasets, fetching, states
 from data_manifests.clips import SOURCES, ClipRequest, expand_refs, load_clip
 from data_manifests.manifest import (
     FOLDER,
@@ -197,6 +198,49 @@ def test_davis_refuses_more_frames_than_there_are_and_counts_what_is_here(davis)
     with pytest.raises(UserError, match=r"davis:camel: not found in .*JPEGImages/480p/camel"):
         load_clip(ClipRequest("davis:camel", frames=1, size=48))
     assert datasets.present(manifest("davis")) == 2
+
+
+def write_masks(folder, frames):
+    """Numbered masks with a palette, as DAVIS publishes them."""
+    folder.mkdir(parents=True)
+    for index, levels in enumerate(frames):
+        image = Image.fromarray(levels).convert("P")
+        image.putdata(levels.ravel().tolist())
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, *[7] * 759])
+        image.save(folder / f"{index:05d}.png")
+
+
+def test_objects_of_davis_are_read_where_they_are_placed(root):
+    tree = root / "davis2017/DAVIS"
+    write_frames(tree / "JPEGImages/480p/cows", 4, (20, 12))
+    request = ClipRequest("davis:cows", frames=2, size=12, start=1, stride=2)
+    bare = load_clip(request)
+    assert bare.masks is None
+    # A square that moves by two columns a frame, a second object in its corner, a border unjudged.
+    levels = np.zeros((4, 12, 20), np.uint8)
+    for index, frame in enumerate(levels):
+        frame[2:6, 4 + 2 * index : 8 + 2 * index] = 1
+        frame[2:4, 4 + 2 * index : 6 + 2 * index] = 2
+        frame[:, 0], frame[11] = 255, 255
+    write_masks(tree / "Annotations/480p/cows", levels)
+    for ref in ("davis:cows", "controlvideo:cows"):
+        clip = load_clip(replace(request, ref=ref))
+        square = levels[1::2, :, 4:16]
+        assert clip.masks.shape == (2, 2, 12, 12)
+        np.testing.assert_array_equal(clip.masks[:, 0], square == 1)
+        np.testing.assert_array_equal(clip.masks[:, 1], square == 2)
+        assert clip.sha256 == bare.sha256
+    half = load_clip(replace(request, size=6)).masks
+    blocks = (levels[1::2, :, 4:16] == 1).reshape(2, 6, 2, 6, 2).mean((2, 4))
+    np.testing.assert_array_equal(half[:, 0], blocks >= 0.5)
+    before = states.clip_state("davis", "cows")
+    (tree / "Annotations/480p/cows/00003.png").unlink()
+    assert states.clip_state("davis", "cows") != before
+    with pytest.raises(UserError, match="holds 3 masks, the clip has 4 frames"):
+        load_clip(request)
+    Image.new("RGB", (20, 12)).save(tree / "Annotations/480p/cows/00003.png")
+    with pytest.raises(UserError, match="00003.png: is a picture of mode RGB"):
+        load_clip(request)
 
 
 def test_controlvideo_reads_the_frames_of_davis_and_its_own_prompts(root):
