@@ -16,7 +16,11 @@ from data_manifests.clips import ClipRequest
 
 @dataclass(frozen=True)
 class ClipCard:
-    """One clip of a plan; `problems` say why it cannot be used."""
+    """One clip of a plan; `problems` say why it cannot be used.
+
+    exact: names of what is known exactly of it. controls: kinds of its control maps from files.
+    masks_sha256: of the annotated objects of footage, None without annotations.
+    """
 
     ref: str
     id: str
@@ -26,6 +30,9 @@ class ClipCard:
     edits: Mapping[str, str] | None = None
     fps: float = 0.0
     problems: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    masks_sha256: str | None = None
 
 
 def clip_request(ref: str, spec: Spec) -> ClipRequest:
@@ -64,16 +71,20 @@ def _read(request: ClipRequest, parts: Parts) -> ClipCard:
         clip = parts.load_clip(request)
     except UserError as error:
         return ClipCard(ref, parts.clip_id(ref), problems=tuple(map(str, error.problems)))
-    truth = _truth_sha256(clip.truth)
-    edits = dict(clip.edits)
-    return ClipCard(ref, clip.id, clip.sha256, truth, clip.caption, edits, float(clip.fps))
-
-
-def _truth_sha256(truth: Any) -> str | None:
-    if truth is None:
-        return None
-    known = {name: array for name, array in vars(truth).items() if array is not None}
-    return identity({name: array_sha256(array) for name, array in sorted(known.items())})
+    exact = {} if clip.truth is None else vars(clip.truth)
+    known = {name: array for name, array in sorted(exact.items()) if array is not None}
+    return ClipCard(
+        ref,
+        clip.id,
+        clip.sha256,
+        identity({name: array_sha256(array) for name, array in known.items()}) if known else None,
+        clip.caption,
+        dict(clip.edits),
+        float(clip.fps),
+        exact=tuple(known),
+        controls=tuple(sorted(clip.controls)),
+        masks_sha256=None if clip.masks is None else array_sha256(clip.masks),
+    )
 
 
 def _kept(card: ClipCard) -> dict[str, Any]:
@@ -82,9 +93,10 @@ def _kept(card: ClipCard) -> dict[str, Any]:
 
 def _recalled(ref: str, data: Any) -> ClipCard | None:
     """Return a card from the cache, or None for an entry of another shape."""
-    if not isinstance(data, dict) or not isinstance(data.get("edits"), dict) or "fps" not in data:
+    if not isinstance(data, dict) or not isinstance(data.get("edits"), dict):
         return None
     try:
-        return ClipCard(ref, **data)
-    except TypeError:
+        names = {name: tuple(data[name]) for name in ("exact", "controls")}
+        return ClipCard(ref, **{**data, **names}) if "fps" in data else None
+    except (KeyError, TypeError):
         return None

@@ -1,8 +1,9 @@
 """What identifies a cell's frames and each of its scores. Torch-free.
 
 A cell's key is the sha256 of method and version, resolved options, the weights' sha256, the clip's
-sha256 (of its decoded frames, and of its exact truth) and caption, prompt, seed and the versions of
-the stages that make frames. A score's key adds the metric, its version, and what that metric needs
+sha256 (of its decoded frames, of its exact truth and of annotated objects) and caption, the sha256
+of the annotators that draw its control maps, prompt, seed and the versions of the stages that make
+frames. A score's key adds the metric, its version, and what that metric needs
 besides the frames: weights and preprocessing of its encoder, the estimator of flow, the frame rate,
 other networks. So a new metric scores stored frames and samples nothing again. What only changes
 speed is in neither.
@@ -97,6 +98,7 @@ class Keys:
         """Key of a cell's frames."""
         extra = self.parts.methods.entry(row.method).extra
         family = family_of(extra)
+        annotators = self._annotators(row, clip)
         return identity(
             {
                 "schema": SCHEMA,
@@ -108,8 +110,16 @@ class Keys:
                 "prompt": prompt,
                 "seed": seed,
                 "stages": self._stages,
+                **({"annotators": annotators} if annotators else {}),
             }
         )
+
+    def _annotators(self, row: Row, clip: ClipCard) -> dict[str, Any]:
+        """The weights of the networks that draw a cell's control maps, by control."""
+        asked = self.parts.annotator_identity
+        controls = row.config.get("controls", ())
+        found = {name: asked(name, clip.controls, clip.exact) for name in controls}
+        return {name: weights for name, weights in found.items() if weights is not None}
 
     def scores(self, key: str, clip: ClipCard) -> dict[str, str]:
         """Keys of the scores of a cell on a clip, by metric."""
@@ -118,4 +128,5 @@ class Keys:
 
 def _seen(clip: ClipCard) -> list[str | None]:
     """What a method is told about a clip."""
-    return [clip.sha256, clip.truth_sha256, clip.caption]
+    objects = [clip.masks_sha256] if clip.masks_sha256 else []
+    return [clip.sha256, clip.truth_sha256, clip.caption, *objects]

@@ -21,7 +21,7 @@ from metrics.identity import FLOW_NEEDS, flow_identity
 if TYPE_CHECKING:
     from ablations.cards import ClipCard
     from ablations.check import CheckedSpec
-    from ablations.plan import Cell
+    from ablations.planned import Cell
     from ablations.spec import Spec
 
 MOST_MEASURED = 64
@@ -72,7 +72,7 @@ def shared_work(
     needs = {n for name in checked.spec.metrics for n in needs_of(name, parts)}
     clips = {cell.clip.ref: cell.clip for cell in cells}.values()
     kinds = {
-        (cell.clip.ref, *control): [clip_identity(cell.clip), *control]
+        (cell.clip.ref, *control): control_parts(cell.clip, *control, parts)
         for cell in cells
         for control in _controls(cell.row.config)
     }
@@ -110,15 +110,23 @@ def clip_identity(card: ClipCard) -> list[str | None]:
     return [card.sha256, card.truth_sha256]
 
 
-def _controls(config: Mapping[str, Any]) -> list[list[str]]:
-    """What names a control map of a clip in its key: the control, and how annotators see frames."""
+def _controls(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The controls of a configuration, each with how annotators see frames."""
     seen = config.get("annotator_range", "correct")
-    return [[c] if seen == "correct" else [c, seen] for c in config.get("controls", ())]
+    return [(control, seen) for control in config.get("controls", ())]
+
+
+def control_parts(card: ClipCard, control: str, annotator_range: str, parts: Parts) -> list[Any]:
+    """What the stage `control` is keyed by; `annotator_range` as `methods.conditions` has it."""
+    seen = [] if annotator_range == "correct" else [annotator_range]
+    weights = parts.annotator_identity(control, card.controls, card.exact)
+    return [clip_identity(card), control, *seen, *([] if weights is None else [weights])]
 
 
 def decode_parts(card: ClipCard, spec: Spec) -> list[Any]:
     """What the stage `decode` is keyed by."""
-    return [card.ref, spec.clip.model_dump(), *clip_identity(card)]
+    objects = [card.masks_sha256] if card.masks_sha256 else []
+    return [card.ref, spec.clip.model_dump(), *clip_identity(card), *objects]
 
 
 def _flow_parts(cards: Iterable[ClipCard], estimator: str) -> list[Any]:

@@ -6,7 +6,7 @@ called, so that a plan can be made, and a bad spec refused, without torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ class Parts:
     encoder_identity: (that folder, a name of `metrics.preprocessing.GEOMETRIES`) -> what enters the
         keys of scores.
     expand_refs, clip_id, load_clip: as in `data_manifests.clips`.
+    annotator_identity: (control, kinds of maps from files, names of exact maps) -> what enters keys
+        for the network that draws the maps, or None when none does.
     clip_fingerprint: as `data_manifests.fingerprints.fingerprint`; without it every clip is read.
 
     With torch:
@@ -61,5 +63,8 @@ class Parts:
     flow: Callable[[Any, Any, str], Any]
     estimator: Callable[[str], Any]
     control: Callable[[str, Any, str], Any]
+    annotator_identity: Callable[[str, Collection[str], Collection[str]], Any] = (
+        lambda control, files, exact: None
+    )
     clip_fingerprint: Callable[[Any], str | None] = lambda request: None
     backbone_problems: Callable[[Any, Sequence[str]], Sequence[Problem]] = lambda config, run: ()

@@ -11,6 +11,7 @@ from crossframe.weights import OPEN_CLIP
 from data_manifests.clips import SOURCES, clip_id, expand_refs, load_clip
 from data_manifests.fingerprints import fingerprint
 from methods import METHODS, method_config
+from methods.annotator_files import annotator_identity
 from methods.backbone_config import (
     BackboneConfig,
     family_problems,
@@ -46,6 +47,7 @@ def shipped_parts() -> Parts:
         flow=_flow,
         estimator=_estimator,
         control=_control,
+        annotator_identity=annotator_identity,
         clip_fingerprint=fingerprint,
     )
 

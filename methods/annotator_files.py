@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crossframe.errors import UserError
 from crossframe.weights import repository
 from methods.condition_kinds import CONDITIONS, Control, parse_control
 from methods.weight_files import hash_file
@@ -74,7 +73,7 @@ def annotator_identity(
     """Return the sha256 of the weights, by file, of the annotator that draws a control's maps.
 
     files: kinds of which the clip has maps from files. exact: what is known exactly of the clip.
-    None when no annotator is asked. A file that is absent or damaged counts as None.
+    None when no annotator is asked. A file that is absent counts as None.
     Raises UserError as `parse_control` does.
     """
     name = _asked(parse_control(control), files, exact)
@@ -82,7 +81,11 @@ def annotator_identity(
         return None
     annotator = ANNOTATORS[name]
     folder, missing = find_weights(annotator)
-    return {file: _hash(folder, file, missing) for file in annotator.files}
+    if folder is None:
+        return dict.fromkeys(annotator.files)
+    where = f"annotator {name}"
+    hashes = (None if f in missing else hash_file(folder / f, where) for f in annotator.files)
+    return dict(zip(annotator.files, hashes, strict=True))
 
 
 def _asked(wanted: Control, files: Collection[str], exact: Collection[str]) -> str:
@@ -91,12 +94,3 @@ def _asked(wanted: Control, files: Collection[str], exact: Collection[str]) -> s
     known = wanted.kind in files or (not wanted.option and extra.get("truth") in exact)
     name = wanted.option or next(iter(extra.get("options", ())), "")
     return name if name in ANNOTATORS and not known else ""
-
-
-def _hash(folder: Path | None, file: str, missing: Collection[str]) -> str | None:
-    if folder is None or file in missing:
-        return None
-    try:
-        return hash_file(folder / file, f"annotator file {file}")
-    except UserError:
-        return None

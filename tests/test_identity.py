@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from fake_parts import FakeConfig, fake_parts, load_clip
 from hypothesis import given, settings
@@ -286,3 +287,24 @@ def test_seeds_never_depend_on_what_is_ablated(spec_file, axes, base):
 def test_seeds_depend_on_their_base_and_on_the_pixels(spec_file, override):
     before, after = seeds_of(spec_file), seeds_of(spec_file, override)
     assert not {seed for *_, seed in before} & {seed for *_, seed in after}
+
+
+def test_an_annotator_counts_where_it_draws_and_nowhere_else(keys):
+    def weights(sha):
+        return lambda control, files, exact: {"net": sha} if control == "depth" else None
+
+    plain = keys("base.controls=[canny]")
+    assert keys("base.controls=[canny]", annotator_identity=weights("a")) == plain
+    first = keys("base.controls=[canny, depth]", annotator_identity=weights("a"))
+    second = keys("base.controls=[canny, depth]", annotator_identity=weights("b"))
+    same = {a[0] for a, b in zip(first, second, strict=True) if a[2] == b[2]}
+    assert same == {"source"}, "every row with a control map has another key"
+
+
+def test_marked_objects_count_and_clips_without_them_keep_their_keys(keys):
+    def marked(level):
+        masks = np.full((2, 1, 8, 8), level)
+        return lambda request: replace(load_clip(request), masks=masks)
+
+    plain, some, others = keys(), keys(load_clip=marked(False)), keys(load_clip=marked(True))
+    assert len({each[0][2] for each in (plain, some, others)}) == 3
