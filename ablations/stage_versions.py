@@ -24,6 +24,9 @@ STAGES: Mapping[str, int] = MappingProxyType(
 
 SUFFIX = ".safetensors"
 
+GUARDED = frozenset({"inversion", "tuning"})
+"""Stages so dear that of several runners one makes an entry while the others do something else."""
+
 SCORING = frozenset({"features"})
 """Stages that shape scores and never frames."""
 

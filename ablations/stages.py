@@ -5,7 +5,8 @@
 The key is the identity of (stage, its version, parts), where the parts name everything that the
 value depends on: settings, content hashes of clips and weights, names of models. Each file carries
 a sha256 over its key, its parts and every array, so that a damaged file, or one of another key, is
-noticed, told and made again; it can never be taken for the value. Torch-free.
+noticed, told and made again; it can never be taken for the value. Entries of the stages in `GUARDED`
+are claimed while they are made, so that two runners never make the same one. Torch-free.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ablations.stage_versions import STAGES, SUFFIX, stage_file, stage_key
+from ablations.leases import Owner, acquire, holder
+from ablations.stage_versions import GUARDED, STAGES, SUFFIX, stage_file, stage_key
 from crossframe.errors import Problem, UserError
 from crossframe.files import safe_join, write_bytes
 from crossframe.keys import array_sha256, canonical_json, identity
@@ -30,6 +33,8 @@ DAMAGED = ".damaged"
 LABEL = "crossframe"
 # Parts up to this many characters of JSON are written into the file, for readers.
 PARTS_CHARACTERS = 4096
+# Digits of an entry's key in the name of its claim.
+KEY_DIGITS = 16
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,15 +43,31 @@ def _silent(line: str) -> None:
     """Take a notice and drop it."""
 
 
+class InWork(Exception):
+    """A living runner is making an entry. claim: the name of its claim; its end is to be awaited.
+
+    A claim of the dead never raises this: whoever comes next takes it over.
+    """
+
+    def __init__(self, stage: str, claim: str, owner: Owner | None) -> None:
+        who = f"process {owner.pid} on {owner.host}" if owner else "another runner"
+        super().__init__(f"{who} is at the {stage} that it shares")
+        self.claim = claim
+
+
 class StageCache:
     """Reads and writes the entries under `root`. Nothing is created before the first write.
 
     notice: is given one line for every file that was damaged or could not be written.
+    claims: the folder in which entries are claimed, None where nobody else can make them.
     """
 
-    def __init__(self, root: Path, notice: Callable[[str], None] = _silent) -> None:
+    def __init__(
+        self, root: Path, notice: Callable[[str], None] = _silent, claims: Path | None = None
+    ) -> None:
         self.root = root
         self.notice = notice
+        self.claims = claims
 
     def key(self, stage: str, parts: Any) -> str:
         """Return the key of an entry; raises as `stage_key` does."""
@@ -69,14 +90,31 @@ class StageCache:
 
         The arrays are the caller's own, C-ordered, little-endian and equal, bit by bit, to what
         every later reader gets. A disk that takes no more costs the entry, not the value. Raises
-        what `make` raises, and then keeps nothing.
+        what `make` raises, and then keeps nothing; `InWork` for an entry of a stage in `GUARDED`
+        that another runner is making.
         """
         key = self.key(stage, parts)
         path = self.path(stage, key)
         found = self._found(path)
         if found is not None:
             return found
-        data = _packed(stage, key, parts, make())
+        with self._claim(stage, key):
+            # Looked for again: the last owner of the claim may have made it meanwhile.
+            found = self._found(path)
+            if found is not None:
+                return found
+            return self._kept(path, _packed(stage, key, parts, make()))
+
+    def _claim(self, stage: str, key: str) -> AbstractContextManager[Any]:
+        if self.claims is None or stage not in GUARDED:
+            return nullcontext()
+        name = f"{stage}-{key[:KEY_DIGITS]}"
+        lease = acquire(self.claims, name)
+        if lease is None:
+            raise InWork(stage, name, holder(self.claims, name))
+        return lease
+
+    def _kept(self, path: Path, data: bytes) -> Arrays:
         try:
             write_bytes(path, data)
         except OSError as error:

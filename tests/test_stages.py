@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from types import MappingProxyType
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from ablations import stage_versions, stages
+from ablations.leases import claimed
 from ablations.stage_versions import STAGES
-from ablations.stages import DAMAGED, StageCache
+from ablations.stages import DAMAGED, InWork, StageCache
 from crossframe.errors import UserError
 from crossframe.keys import array_sha256
 
@@ -210,3 +212,55 @@ def test_a_link_out_of_the_cache_is_not_followed(cache, tmp_path):
     with pytest.raises(UserError, match=r"symbolic link|leads out"):
         cache.get("flow", PARTS, small)
     assert list(outside.iterdir()) == []
+
+
+def guarded(tmp_path):
+    return StageCache(tmp_path / "stages", claims=tmp_path / "claims")
+
+
+def test_of_two_makers_of_a_dear_entry_one_makes_it(tmp_path):
+    first, second = guarded(tmp_path), guarded(tmp_path)
+
+    def make():
+        with pytest.raises(InWork, match=f"process {os.getpid()} .* is at the tuning") as other:
+            second.get("tuning", PARTS, never)
+        assert list(claimed(tmp_path / "claims")) == [other.value.claim]
+        second.get("tuning", {"another": "clip"}, small)
+        assert second.get("flow", PARTS, small), "cheap stages are not claimed"
+        return small()
+
+    first.get("tuning", PARTS, make)
+    np.testing.assert_array_equal(second.get("tuning", PARTS, never)["x"], small()["x"])
+    assert claimed(tmp_path / "claims") == {}
+
+
+def test_a_maker_that_fails_or_dies_makes_way(tmp_path):
+    def fail():
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        guarded(tmp_path).get("inversion", PARTS, fail)
+
+    def die():
+        guarded(tmp_path).get("inversion", PARTS, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+    process = multiprocessing.get_context("fork").Process(target=die)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert list(claimed(tmp_path / "claims").values()) == [None]
+    assert guarded(tmp_path).get("inversion", PARTS, small)
+    assert claimed(tmp_path / "claims") == {}
+
+
+def test_what_another_made_before_the_claim_was_won_is_taken(tmp_path, monkeypatch):
+    cache, found = guarded(tmp_path), StageCache._found
+
+    def late(self, path):
+        """The first look misses what another runner is just about to write."""
+        monkeypatch.setattr(StageCache, "_found", found)
+        guarded(tmp_path).get("tuning", PARTS, small)
+        return None
+
+    monkeypatch.setattr(StageCache, "_found", late)
+    assert set(cache.get("tuning", PARTS, never)) == {"x"}
