@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ablations.estimate import clip_identity, decode_parts
+from ablations.estimate import control_parts, decode_parts
 from ablations.parts import Parts
 from ablations.plan import ClipCard, clip_request
 from ablations.spec import Spec
 from ablations.stages import StageCache
 from ablations.store import Store
 from crossframe.errors import Problem, UserError
+from crossframe.voice import Voice
 from data_manifests.clips import Clip, Truth
 from methods.families import family_of
-from metrics.base import Memo
+from metrics.base import Face, Memo
 
 if TYPE_CHECKING:
     from methods.base import Shared
@@ -33,7 +34,7 @@ class ClipBench:
     ) -> None:
         self.clip = clip
         self.estimator = estimator
-        self.identity = clip_identity(card)
+        self.card = card
         self.parts = parts
         self.stages = stages
 
@@ -56,16 +57,27 @@ class ClipBench:
     @cached_property
     def masks(self) -> torch.Tensor | None:
         """Pixels of the clip's objects, (f, h, w) bool, where they are known."""
-        truth = self.clip.truth
-        return None if truth is None else torch.from_numpy(truth.masks.any(1))
+        objects = self.truth.get("masks")
+        return None if objects is None else objects.any(1)
 
     @cached_property
     def truth(self) -> dict[str, torch.Tensor]:
-        """What is known exactly, channels first, as a `SampleRequest` holds it."""
-        known = {} if self.clip.truth is None else vars(self.clip.truth)
+        """What is known exactly, channels first, as a `SampleRequest` holds it.
+
+        Of annotated footage, the objects' masks.
+        """
+        known = {"masks": self.clip.masks} if self.clip.truth is None else vars(self.clip.truth)
         tensors = {name: torch.from_numpy(a) for name, a in known.items() if a is not None}
         flows = ("flow_forward", "flow_backward")
         return {n: t.permute(0, 3, 1, 2) if n in flows else t for n, t in tensors.items()}
+
+    @cached_property
+    def face(self) -> Face | None:
+        """The region of the mouth and the loudness of the voice, where they are known."""
+        known = self.truth
+        if "mouth" not in known or "envelope" not in known:
+            return None
+        return Face(known["mouth"], known["envelope"])
 
     def controls(
         self, kinds: tuple[str, ...], annotator_range: str = "correct"
@@ -75,7 +87,6 @@ class ClipBench:
         annotator_range: as in `methods.conditions.control_map`.
         """
         shared = shared_by(self.stages)
-        seen = [] if annotator_range == "correct" else [annotator_range]
 
         def drawn(kind: str) -> dict[str, torch.Tensor]:
             """The maps; of grey ones, one channel of three is kept."""
@@ -85,7 +96,8 @@ class ClipBench:
 
         def made(kind: str) -> torch.Tensor:
             """One kind of map, from the stage or drawn."""
-            maps = shared("control", [self.identity, kind, *seen], lambda: drawn(kind))["map"]
+            key = control_parts(self.card, kind, annotator_range, self.parts)
+            maps = shared("control", key, lambda: drawn(kind))["map"]
             return maps.expand(-1, 3, -1, -1).contiguous()
 
         return {kind: made(kind) for kind in kinds}
@@ -101,7 +113,9 @@ class Bench:
         self.spec = spec
         self.backbone_config = backbone
         self.parts = parts
-        self.stages = StageCache(store.stage_folder, lambda text: store.journal("stage", text=text))
+        self.stages = StageCache(
+            store.stage_folder, lambda text: store.journal("stage", text=text), store.claim_folder
+        )
         self.resident = Memo()
         self._networks: dict[str, Any] = {}
         self._clip: tuple[str, ClipBench] | None = None
@@ -180,13 +194,30 @@ def decoded(card: ClipCard, spec: Spec, parts: Parts, stages: StageCache) -> Cli
         truth = {} if clip.truth is None else vars(clip.truth)
         exact = {f"truth.{name}": array for name, array in truth.items() if array is not None}
         maps = {f"control.{kind}": array for kind, array in clip.controls.items()}
-        return {"frames": clip.frames, **exact, **maps}
+        objects = {} if clip.masks is None else {"masks": clip.masks}
+        return {"frames": clip.frames, **exact, **maps, **objects, **_sounding(clip.voice)}
 
     arrays = stages.get("decode", decode_parts(card, spec), make)
     exact, maps = _below("truth.", arrays), _below("control.", arrays)
     truth = Truth(**exact) if exact else None
     edits = dict(card.edits or {})
-    return Clip(card.id, arrays["frames"], card.fps, card.caption, edits, truth, maps)
+    masks = arrays.get("masks")
+    voice = _heard(arrays)
+    return Clip(card.id, arrays["frames"], card.fps, card.caption, edits, truth, maps, masks, voice)
+
+
+def _sounding(voice: Voice | None) -> dict[str, np.ndarray]:
+    """A voice as arrays; none for silence."""
+    if voice is None:
+        return {}
+    return {"voice.samples": voice.samples, "voice.rate": np.array(voice.rate)}
+
+
+def _heard(arrays: Mapping[str, np.ndarray]) -> Voice | None:
+    """The voice that `_sounding` took apart."""
+    if "voice.samples" not in arrays:
+        return None
+    return Voice(arrays["voice.samples"], int(arrays["voice.rate"]))
 
 
 def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

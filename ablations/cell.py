@@ -1,17 +1,16 @@
 """One cell, from clip to `result.json`.
 
-Two steps: *draw* runs the method and stores lossless frames, *score* measures the stored frames. A
-cell that was drawn before, by an interrupted run or for fewer metrics, is only scored.
+Three steps: *draw* runs the method and stores lossless frames, *score* measures the stored frames,
+*finish* waits for the video and writes the result. A cell that was drawn before, by an interrupted
+run or for fewer metrics, is only scored. Videos are encoded beside scoring and the next cell.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Executor, wait
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,10 +39,15 @@ def to_frames(video: torch.Tensor) -> np.ndarray:
     return levels.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def run_cell(cell: Cell, bench: Bench, store: Store, progress: Progress) -> dict[str, Any]:
-    """Draw (unless the frames are stored whole) and score one cell, and write its result.
+def run_cell(
+    cell: Cell, bench: Bench, store: Store, progress: Progress, beside: Executor
+) -> Callable[[], None]:
+    """Draw (unless the frames are stored whole) and score one cell; return how to finish it.
 
-    Raises whatever the method or a metric raises; nothing but whole files is left behind.
+    beside: encodes the video, unless it lies there already. What is returned waits for that and
+    writes the result, last of all; it needs no networks and may run beside the next cell.
+    Raises whatever the method or a metric raises; nothing but whole files is left behind, and
+    nothing is written any more. What is returned raises what encoding or writing raises.
     """
     shared = bench.clip(cell.clip)
     keep_clip(shared.clip, store)
@@ -51,9 +55,14 @@ def run_cell(cell: Cell, bench: Bench, store: Store, progress: Progress) -> dict
     if drawn is None or frames is None:
         store.forget(cell.key)
         drawn, frames = _draw(cell, bench, shared, store, progress)
+    video = (store.cell_folder(cell.key) / "video.mp4", frames, shared.clip.fps, shared.clip.voice)
+    views = [] if video[0].exists() else [beside.submit(write_mp4, *video)]
     began = time.perf_counter()
-    with _viewable(store.cell_folder(cell.key) / "video.mp4", frames, shared.clip.fps):
+    try:
         metrics = score_cell(cell, bench, shared, store, frames)
+    except BaseException:
+        wait(views)
+        raise
     record = {
         **drawn,
         **identity_record(cell),
@@ -62,18 +71,14 @@ def run_cell(cell: Cell, bench: Bench, store: Store, progress: Progress) -> dict
         "metric_keys": dict(cell.metric_keys),
         "cost": {**drawn["cost"], "scoring_seconds": time.perf_counter() - began},
     }
-    store.write_result(cell.key, record)
-    return record
 
+    def finish() -> None:
+        """Write the result when the video is there."""
+        for view in views:
+            view.result()
+        store.write_result(cell.key, record)
 
-@contextmanager
-def _viewable(path: Path, frames: np.ndarray, fps: float) -> Iterator[None]:
-    """Encode a video beside whatever the block does, unless it lies there already."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        encoding = None if path.exists() else pool.submit(write_mp4, path, frames, fps)
-        yield
-        if encoding is not None:
-            encoding.result()
+    return finish
 
 
 def identity_record(cell: Cell) -> dict[str, Any]:
@@ -133,6 +138,7 @@ def _request(cell: Cell, shared: ClipBench, config: Any) -> SampleRequest:
         seed=cell.seed,
         source_prompt=cell.clip.caption,
         truth=shared.truth,
+        voice=shared.clip.voice,
         shared=shared_by(shared.stages),
     )
 
@@ -160,7 +166,7 @@ def keep_clip(clip: Any, store: Store) -> None:
     except UserError:
         pass
     write_frames(folder / "frames", clip.frames)
-    write_mp4(folder / "video.mp4", clip.frames, clip.fps)
+    write_mp4(folder / "video.mp4", clip.frames, clip.fps, clip.voice)
     write_json(
         folder / "clip.json",
         {
@@ -170,5 +176,6 @@ def keep_clip(clip: Any, store: Store) -> None:
             "fps": clip.fps,
             "sha256": clip.sha256,
             "exact_flow": clip.truth is not None,
+            "sound": clip.voice is not None,
         },
     )

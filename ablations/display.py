@@ -69,7 +69,7 @@ class Bar:
         line = failure_line(cell, event)
         if line:
             self.bars.console.print(line, markup=False, style="red")
-        self._show(title(cell))
+        self._show(waiting_line(cell, event) or title(cell))
 
     def _show(self, description: str) -> None:
         done = self.over + sum(self.running.values())
@@ -93,6 +93,8 @@ class Lines:
     def ended(self, cell: Cell, event: Ended) -> None:
         """Print what became of the cell and the time that remains."""
         if event.status == "busy":
+            if line := waiting_line(cell, event):
+                self.console.print(line, markup=False, soft_wrap=True)
             return
         self.over += 1
         elapsed = time.perf_counter() - self.began
@@ -104,6 +106,11 @@ class Lines:
 def title(cell: Cell) -> str:
     """A cell in a few words."""
     return f"{cell.row.label} · {cell.clip.id} · seed {cell.seed_index}"
+
+
+def waiting_line(cell: Cell, event: Ended) -> str:
+    """A cell that waits for work that it shares, and who is at it, in one line, or ""."""
+    return f"waits: {title(cell)}: {event.reason}" if event.waits else ""
 
 
 def failure_line(cell: Cell, event: Ended) -> str:

@@ -108,6 +108,7 @@ class _Watch:
         self.store, self.outcome, self.show = store, outcome, show
         self.open: dict[str, Cell] = {}
         self.running: set[str] = set()
+        self.waits: dict[str, str] = {}
 
     def run(self, cells: list[Cell], engine: Engine, order: Order) -> None:
         """Compute cells; those that other runners are at are waited for, and taken if they die."""
@@ -115,7 +116,7 @@ class _Watch:
         try:
             engine.start(order)
             while self.open:
-                free = [c for c in self.open.values() if self.store.holder(c.key) is None]
+                free = [cell for cell in self.open.values() if self._is_free(cell)]
                 for event in engine.run(free) if free else ():
                     self._hear(event)
                 if self.open:
@@ -126,6 +127,13 @@ class _Watch:
             raise
         finally:
             engine.stop()
+
+    def _is_free(self, cell: Cell) -> bool:
+        """Tell whether nobody is at a cell, nor at the shared work that it waits for."""
+        shared = self.waits.get(cell.key)
+        if shared and self.store.claimant(shared) is not None:
+            return False
+        return self.store.holder(cell.key) is None
 
     def _hear(self, event: Started | Progressed | Ended) -> None:
         cell = self.open[event.key]
@@ -141,6 +149,7 @@ class _Watch:
 
     def _ended(self, cell: Cell, event: Ended) -> None:
         if event.status == "busy":
+            self.waits[cell.key] = event.waits
             return
         if event.status == "full":
             raise OSError(errno.ENOSPC, event.reason, str(self.store.root))

@@ -128,7 +128,11 @@ class Store:
 
     def holder(self, key: str) -> Owner | None:
         """Return the living runner that is at a cell, or None."""
-        return holder(self.claim_folder, key[:KEY_DIGITS])
+        return self.claimant(key[:KEY_DIGITS])
+
+    def claimant(self, claim: str) -> Owner | None:
+        """Return the living owner of a claim of any name, on a cell or on shared work, or None."""
+        return holder(self.claim_folder, claim)
 
     def write_result(self, key: str, record: Mapping[str, Any]) -> None:
         """Write the finished record, and forget earlier failures."""

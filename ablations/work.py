@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TypeVar
 
 import torch
 
@@ -16,11 +19,15 @@ from ablations.cell import run_cell
 from ablations.engines.base import Ended, Order
 from ablations.failures import record_failure
 from ablations.plan import Cell
+from ablations.stages import InWork
 from ablations.store import Store
 from crossframe.errors import Diverged, UserError
 from crossframe.files import DISK_FULL
 
 Progress = Callable[[int, int], None]
+Report = Callable[[Ended], None]
+Finish = Callable[[], None]
+Result = TypeVar("Result")
 
 
 def silent(step: int, steps: int) -> None:
@@ -28,7 +35,11 @@ def silent(step: int, steps: int) -> None:
 
 
 class Worker:
-    """One slot: networks stay loaded from cell to cell."""
+    """One slot: networks stay loaded from cell to cell.
+
+    A second thread finishes a cell (see `run_cell`) while the first is at the next one. The claim
+    on a cell is held until its result is written.
+    """
 
     def __init__(self, order: Order) -> None:
         if order.threads is not None:
@@ -36,18 +47,59 @@ class Worker:
         self.order = order
         self.store = Store(order.root)
         self.bench = Bench(order.spec, order.backbone, order.parts(), self.store)
+        self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="finish")
+        self._unfinished: Future[None] | None = None
 
     def run(self, cell: Cell, progress: Progress = silent) -> Ended:
-        """Compute a cell unless somebody else did or does; failures are recorded, not raised.
+        """Compute a cell and wait until it is finished; as `begin`."""
+        ends: list[Ended] = []
+        self.begin(cell, ends.append, progress)
+        self.join()
+        return ends[0]
 
-        KeyboardInterrupt is recorded and passed on.
+    def begin(self, cell: Cell, report: Report, progress: Progress = silent) -> bool:
+        """Compute a cell unless somebody else did or does, and tell `report` how it ended.
+
+        Returns whether the cell is still being finished: the worker is free for the next one, and
+        `report` will be called from another thread. Cells are reported in the order in which they
+        were begun. Failures are recorded, not raised; KeyboardInterrupt is recorded and passed on.
         """
-        try:
+        outcome = self._guarded(cell, lambda: self._claimed(cell, progress))
+        self.join()
+        if isinstance(outcome, Ended):
+            report(outcome)
+            return False
+        self._unfinished = self._beside.submit(self._finish, cell, *outcome, report)
+        return True
+
+    def join(self) -> None:
+        """Wait until all cells that were begun are finished and reported."""
+        unfinished, self._unfinished = self._unfinished, None
+        if unfinished is not None:
+            unfinished.result()
+
+    def _claimed(self, cell: Cell, progress: Progress) -> Ended | tuple[Finish, ExitStack]:
+        """How a cell ended, or how to finish it and the claim to hold until then."""
+        with ExitStack() as claim:
             lease = self.store.claim(cell.key)
             if lease is None:
                 return Ended(cell.key, "busy")
-            with lease:
-                return self._settled(cell) or self._compute(cell, progress)
+            claim.enter_context(lease)
+            outcome = self._settled(cell) or self._compute(cell, progress)
+            return outcome if isinstance(outcome, Ended) else (outcome, claim.pop_all())
+
+    def _finish(self, cell: Cell, finish: Finish, claim: ExitStack, report: Report) -> None:
+        def conclude() -> Ended:
+            """Write the result and give up the claim."""
+            with claim:
+                return self._concluded(cell, finish)
+
+        report(self._guarded(cell, conclude))
+
+    def _guarded(self, cell: Cell, step: Callable[[], Result]) -> Result | Ended:
+        """Take a step; what the store refuses ends the cell without being recorded."""
+        try:
+            return step()
         except OSError as error:  # of the store: what the cell itself raises is recorded in it
             return Ended(cell.key, *classify(error), traceback.format_exc(), lost=True)
 
@@ -61,22 +113,35 @@ class Worker:
             return None
         return Ended(cell.key, failure["status"], failure["reason"])
 
-    def _compute(self, cell: Cell, progress: Progress) -> Ended:
+    def _compute(self, cell: Cell, progress: Progress) -> Ended | Finish:
         self.store.journal("cell-start", key=cell.key)
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("default")
-                run_cell(cell, self.bench, self.store, progress)
+                return run_cell(cell, self.bench, self.store, progress, self._beside)
+        except InWork as other:
+            self.store.journal("cell-waits", key=cell.key, reason=str(other))
+            return Ended(cell.key, "busy", str(other), waits=other.claim)
         except (Exception, KeyboardInterrupt) as error:
-            status, reason = classify(error)
-            log = "\n".join([*(str(w.message) for w in caught), traceback.format_exc()])
-            if status != "full":
-                record_failure(cell, self.store, status, reason, log)
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            return Ended(cell.key, status, reason, log, lost=status == "full")
+            return self._failed(cell, error, [str(w.message) for w in caught])
+
+    def _concluded(self, cell: Cell, finish: Finish) -> Ended:
+        try:
+            finish()
+        except Exception as error:
+            return self._failed(cell, error)
         self.store.journal("cell-done", key=cell.key)
         return Ended(cell.key, "done")
+
+    def _failed(self, cell: Cell, error: BaseException, notes: Sequence[str] = ()) -> Ended:
+        """Record why a cell failed, unless the disk is full; called while handling `error`."""
+        status, reason = classify(error)
+        log = "\n".join([*notes, traceback.format_exc()])
+        if status != "full":
+            record_failure(cell, self.store, status, reason, log)
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        return Ended(cell.key, status, reason, log, lost=status == "full")
 
 
 def classify(error: BaseException) -> tuple[str, str]:

@@ -72,6 +72,7 @@ class Ended:
     status: one of the store's, or `cached` (it was there already), `busy` (another runner is at
     it), `full` (the disk takes no more: the cell is not to blame, and nothing is recorded of it).
     lost: the worker is gone, or could not write, so nobody has recorded the failure yet.
+    waits: name of the claim that a busy cell waits for, "" for the claim on the cell itself.
     """
 
     key: str
@@ -79,6 +80,7 @@ class Ended:
     reason: str = ""
     log: str = ""
     lost: bool = False
+    waits: str = ""
 
 
 Event = Started | Progressed | Ended

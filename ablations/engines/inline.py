@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
-from ablations.engines.base import Engine, Event, Order, Started
+from ablations.engines.base import Ended, Engine, Event, Order, Started
 from ablations.plan import Cell
 from ablations.work import Worker
 
@@ -15,12 +16,21 @@ class InlineEngine(Engine):
     def start(self, order: Order) -> None:
         """Load what all cells share."""
         self.worker = Worker(order)
+        self.ended: deque[Ended] = deque()
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Event]:
         """Compute cells in order; progress within a cell is not told."""
         for cell in cells:
             yield Started(cell.key)
-            yield self.worker.run(cell)
+            self.worker.begin(cell, self.ended.append)
+            yield from self._told()
+        self.worker.join()
+        yield from self._told()
+
+    def _told(self) -> Iterator[Event]:
+        while self.ended:
+            yield self.ended.popleft()
 
     def stop(self) -> None:
-        """Nothing runs when nobody waits."""
+        """Finish the cell that is all but done."""
+        self.worker.join()

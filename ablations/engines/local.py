@@ -15,7 +15,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -28,15 +28,38 @@ GRACE = 5.0
 """Seconds that a slot has to end before it is killed."""
 
 
+@dataclass(frozen=True)
+class Free:
+    """A slot can take the next cell, while it finishes this one beside it."""
+
+    key: str
+
+
 @dataclass
 class Slot:
-    """One worker process and what it is at."""
+    """One worker process, the cell that it computes, and those that it only has to finish."""
 
     process: BaseProcess
     commands: Connection
     lifeline: Connection
     environment: Mapping[str, str]
     cell: Cell | None = None
+    finishing: dict[str, Cell] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is still to be heard of it."""
+        return self.cell is not None or bool(self.finishing)
+
+    def freed(self, key: str) -> None:
+        """Its cell is only to be finished, unless it is over already."""
+        if self.cell is not None and self.cell.key == key:
+            self.finishing[key], self.cell = self.cell, None
+
+    def ended(self, key: str) -> None:
+        """A cell is over."""
+        if self.finishing.pop(key, None) is None:
+            self.cell = None
 
 
 class LocalEngine(Engine):
@@ -55,7 +78,7 @@ class LocalEngine(Engine):
     def run(self, cells: Sequence[Cell]) -> Iterator[Event]:
         """Keep every slot busy until all cells have ended."""
         waiting = deque(cells)
-        while waiting or any(slot.cell for slot in self.slots):
+        while waiting or any(slot.busy for slot in self.slots):
             for slot in self.slots:
                 if slot.cell is None and waiting:
                     yield from self._hand_out(slot, waiting)
@@ -75,7 +98,7 @@ class LocalEngine(Engine):
         busy: dict[Any, Slot] = {
             item: slot
             for slot in self.slots
-            if slot.cell
+            if slot.busy
             for item in (slot.commands, slot.process.sentinel)
         }
         for slot in {id(busy[item]): busy[item] for item in wait(list(busy))}.values():
@@ -83,23 +106,22 @@ class LocalEngine(Engine):
 
     def _hear(self, slot: Slot) -> Iterator[Event]:
         """Pass on what a slot says; its death is heard when it has nothing more to say."""
-        assert slot.cell is not None
-        key = slot.cell.key
         try:
             while slot.commands.poll():
-                event: Event = slot.commands.recv()
+                event: Event | Free = slot.commands.recv()
+                if isinstance(event, Free):
+                    slot.freed(event.key)
+                    return
                 yield event
                 if isinstance(event, Ended):
-                    slot.cell = None
+                    slot.ended(event.key)
                     if event.status == "oom":
                         self._renew(slot)
                     return
         except (EOFError, OSError):
             slot.process.join(GRACE)
         if not slot.process.is_alive():
-            slot.cell = None
-            status, reason = explain_exit(slot.process.exitcode)
-            yield Ended(key, status, reason, lost=True)
+            yield from last_words(slot)
             self._renew(slot)
 
     def _renew(self, slot: Slot) -> None:
@@ -110,6 +132,17 @@ class LocalEngine(Engine):
         """End all slots at once."""
         end(self.slots)
         self.slots = []
+
+
+def last_words(slot: Slot) -> Iterator[Ended]:
+    """What became of the cells of a slot that died.
+
+    The last one is to blame; those before it, whose frames are stored, are tried again.
+    """
+    *others, blamed = [*slot.finishing.values(), *([slot.cell] if slot.cell else [])]
+    status, reason = explain_exit(slot.process.exitcode)
+    yield from (Ended(cell.key, "busy") for cell in others)
+    yield Ended(blamed.key, status, reason, lost=True)
 
 
 def launch(order: Order, environment: Mapping[str, str]) -> Slot:
@@ -136,6 +169,13 @@ def serve(
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     os.environ.update(environment)
     worker: Any = None
+    mouth = threading.Lock()
+
+    def say(event: Event | Free) -> None:
+        """Tell the engine; two threads do."""
+        with mouth:
+            commands.send(event)
+
     while True:
         try:
             cell: Cell = commands.recv()
@@ -147,9 +187,10 @@ def serve(
             worker = Worker(order)
 
         def tell(step: int, steps: int, key: str = cell.key) -> None:
-            commands.send(Progressed(key, step, steps))
+            say(Progressed(key, step, steps))
 
-        commands.send(worker.run(cell, tell))
+        if worker.begin(cell, say, tell):
+            say(Free(cell.key))
 
 
 def _end_with(lifeline: Connection) -> None:
