@@ -1,6 +1,9 @@
 """The Slurm engine on submitit's own fake Slurm: shares, lost tasks, settings."""
 
+import errno
+import os
 import signal
+from contextlib import suppress
 
 import pytest
 
@@ -8,9 +11,13 @@ pytest.importorskip("submitit", reason="no submitit here: pip install 'crossfram
 
 from lab import Lab, engine, spec_text
 from submitit.core.submission import process_job
+from submitit.slurm.slurm import SlurmJob
 from submitit.slurm.test_slurm import mocked_slurm
 
+from ablations import work
 from ablations.engines import slurm
+from ablations.leases import acquire
+from ablations.stages import InWork
 from crossframe.errors import UserError
 from crossframe.provenance import provenance
 
@@ -34,7 +41,7 @@ class Node:
         if self.done and self.dies:
             self.fake.set_job_state(FIRST_JOB, self.dies, len(tasks))
         elif waiting:
-            with self.fake.job_context(waiting[0]):
+            with self.fake.job_context(waiting[0]), suppress(OSError):
                 process_job(self.folder)
             self.done.append(waiting[0])
         else:
@@ -84,6 +91,50 @@ def test_a_task_that_dies_loses_only_what_it_had_not_done(lab, cluster):
         assert "OUT_OF_MEMORY" in reason
         assert lab.store.failure(cell.key)["status"] == "oom"
     assert lab.run(retry=("oom",)).done == 4
+
+
+def test_a_full_disk_leaves_the_other_cells_unreached(lab, cluster, monkeypatch):
+    """The run stops and says so; with room again the same command does the rest."""
+    begun, run_cell = [], work.run_cell
+
+    def run_until_full(cell, *others):
+        begun.append(cell)
+        if len(begun) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return run_cell(cell, *others)
+
+    cancelled = []
+    monkeypatch.setattr(SlurmJob, "cancel", lambda job, check: cancelled.append(job.job_id))
+    monkeypatch.setattr(work, "run_cell", run_until_full)
+    with pytest.raises(OSError, match="met a full disk") as stopped:
+        cluster()
+    assert stopped.value.errno == errno.ENOSPC
+    assert cancelled == [f"{FIRST_JOB}_1"], "what would meet the same disk is not begun"
+    assert len(lab.results()) == 2
+    assert not list(lab.store.root.glob("cells/*/failed.json"))
+    assert not list(lab.store.root.glob("slurm/room-*")), "no flag is left behind"
+    monkeypatch.setattr(work, "run_cell", run_cell)
+    plan = lab.plan().counts()
+    assert (plan["cached"], plan["run"] + plan["score"], plan["failed"]) == (2, 6, 0)
+    assert lab.run().done == 6
+
+
+def test_a_task_waits_for_shared_work_that_another_runner_is_at(lab, cluster, monkeypatch):
+    """Its other cells come first; the one that waits is tried again when the claim is given up."""
+    lease, begun, run_cell = acquire(lab.store.claim_folder, "tuning-x"), [], work.run_cell
+
+    def run_unless_shared(cell, *others):
+        begun.append(cell.key)
+        if len(begun) == 1:
+            raise InWork("tuning", "tuning-x", None)
+        if len(begun) == 4:
+            lease.release()
+        return run_cell(cell, *others)
+
+    monkeypatch.setattr(work, "run_cell", run_unless_shared)
+    assert cluster().done == 8
+    assert begun[0] == begun[4]
+    assert len(begun) == 9
 
 
 def test_no_slurm_is_told(lab):

@@ -6,8 +6,11 @@ nothing that it finished. All nodes must see the run folder under the same path.
 
 from __future__ import annotations
 
+import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from time import sleep
 from typing import Any
 
@@ -30,6 +33,7 @@ class SlurmEngine(Engine):
         self.order = order
         self.store = Store(order.root)
         self.jobs: list[Any] = []
+        self.flags: list[Path] = []
         try:
             self.executor = submitit.AutoExecutor(folder=order.root / "slurm", cluster="slurm")
             self.executor.update_parameters(name="crossframe", **settings(self.options.extra))
@@ -41,7 +45,9 @@ class SlurmEngine(Engine):
         """Submit the cells and follow them in the store."""
         shares = [share for share in deal(cells, self.options.jobs) if share]
         orders = [self.order] * len(shares)
-        self.jobs = self.executor.map_array(work_through, orders, shares)
+        self.flags = [self._flag() for _ in shares]
+        self.jobs = self.executor.map_array(work_through, orders, shares, self.flags)
+        flags = {id(job): flag for job, flag in zip(self.jobs, self.flags, strict=True)}
         open_cells = {
             cell.key: (cell, job)
             for share, job in zip(shares, self.jobs, strict=True)
@@ -52,7 +58,9 @@ class SlurmEngine(Engine):
         while open_cells:
             over = {id(job) for job in self.jobs if job.done(force_check=True)}
             for key, (cell, job) in list(open_cells.items()):
-                event = self._ended(cell) or (self._lost(cell, job) if id(job) in over else None)
+                event = self._ended(cell)
+                if event is None and id(job) in over:
+                    event = self._lost(cell, job, flags[id(job)])
                 if event is not None:
                     del open_cells[key]
                     yield event
@@ -68,10 +76,20 @@ class SlurmEngine(Engine):
             return None
         return Ended(cell.key, failure["status"], failure["reason"])
 
-    def _lost(self, cell: Cell, job: Any) -> Ended:
+    def _flag(self) -> Path:
+        """A file that a task takes away when the disk is full: that needs no room."""
+        path = self.order.root / "slurm" / f"room-{uuid.uuid4().hex}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return path
+
+    def _lost(self, cell: Cell, job: Any, flag: Path) -> Ended:
         """A task that ended without a word on this cell, unless another runner is at it."""
         if self.store.holder(cell.key) is not None:
             return Ended(cell.key, "busy")
+        if not flag.exists():
+            reason = f"its Slurm job {job.job_id} met a full disk"
+            return Ended(cell.key, "full", reason, lost=True)
         status = "oom" if "OUT_OF_ME" in str(job.state) else "failed"
         reason = f"its Slurm job {job.job_id} ended as {job.state}"
         return Ended(cell.key, status, reason, str(job.stderr() or ""), lost=True)
@@ -81,17 +99,48 @@ class SlurmEngine(Engine):
         for job in self.jobs:
             if not job.done():
                 job.cancel(check=False)
+        for flag in self.flags:
+            flag.unlink(missing_ok=True)
 
 
-def work_through(order: Order, cells: Sequence[Cell]) -> None:
-    """What a task of the array does; it gives up where nothing can be written."""
+def work_through(order: Order, cells: Sequence[Cell], flag: Path) -> None:
+    """What a task of the array does; cells that wait for shared work come after the others.
+
+    It gives up where nothing can be written, and takes `flag` away when the disk is full.
+    """
     from ablations.work import Worker
 
-    worker = Worker(order)
-    for cell in cells:
-        ended = worker.run(cell)
+    worker, ends = Worker(order), deque[Ended]()
+    waiting, claims = {cell.key: cell for cell in cells}, dict[str, str]()
+    while waiting:
+        held = {claim for claim in claims.values() if worker.store.claimant(claim) is not None}
+        free = [cell for key, cell in waiting.items() if claims.get(key) not in held]
+        if not free:
+            sleep(POLL)
+        for cell in free:
+            worker.begin(cell, ends.append)
+            claims |= _cross_off(ends, waiting, flag)
+        worker.join()
+        claims |= _cross_off(ends, waiting, flag)
+
+
+def _cross_off(ends: deque[Ended], waiting: dict[str, Cell], flag: Path) -> dict[str, str]:
+    """Take out the cells that ended; return the claims that others wait for, by cell.
+
+    Raises OSError when the store could not be written.
+    """
+    claims = {}
+    while ends:
+        ended = ends.popleft()
+        if ended.status == "full":
+            flag.unlink(missing_ok=True)
         if ended.lost:
             raise OSError(ended.reason)
+        if ended.waits:
+            claims[ended.key] = ended.waits
+        else:
+            del waiting[ended.key]
+    return claims
 
 
 def deal(cells: Sequence[Cell], tasks: int) -> list[list[Cell]]:
