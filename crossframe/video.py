@@ -87,7 +87,8 @@ def write_mp4(path: str | Path, frames: np.ndarray, fps: float, voice: Voice | N
     """Write uint8 (f, h, w, 3) RGB frames as H.264 that browsers play, atomically.
 
     4:2:0, limited range, converted to and tagged as BT.709; the index comes first in the file
-    (`+faststart`). A voice becomes its sound track, AAC, one channel at the voice's own rate. An odd height or width is padded by repeating the last row or column.
+    (`+faststart`). An odd height or width is padded by repeating the last row or column. A voice
+    becomes its sound track, AAC, one channel at the voice's own rate.
     """
     _check(frames)
     even = np.pad(frames, ((0, 0), _to_even(frames, 1), _to_even(frames, 2), (0, 0)), mode="edge")
