@@ -64,6 +64,7 @@ def inputs_of(
     """Return everything that metrics may ask for about the stored frames of a cell."""
     drawn = store.sample(cell.key) or {}
     cost = {name: value for name, value in drawn.get("cost", {}).items() if value is not None}
+    borders = drawn.get("notes", {}).get("decode_borders")
     return MetricInputs(
         to_tensor(frames),
         clip.source,
@@ -71,6 +72,8 @@ def inputs_of(
         source_prompt=clip.clip.caption,
         fps=clip.clip.fps,
         masks=clip.masks,
+        face=clip.face,
+        borders=None if borders is None else tuple(borders),
         cost=cost,
         estimator=bench.estimator,
         memo=_memo(bench, clip, drawn.get("frames_sha256", "")),
