@@ -155,7 +155,7 @@ def test_unet_at_full_size(rows: list[str]) -> None:
                 sizes[name] = held(call)
             rows.append(row(f"UNet, both rows of {FRAMES} frames: {name}", sizes[name]))
         rows.append(row("UNet, weights", weight_bytes(unet)))
-    assert sizes["forward_chunk 1"] < sizes["forward_chunk 5"] < sizes["as it is"]
+    assert sizes["forward_chunk 1"] <= sizes["forward_chunk 5"] < 0.7 * sizes["as it is"]
     assert sizes["results kept: deep blocks"] > sizes["as it is"]
 
 
@@ -175,4 +175,4 @@ def test_the_count_against_the_allocator(rows: list[str], tmp_path: Path) -> Non
         rows.append(row(f"{name}counted", sizes[chunk][0]))
         rows.append(row(f"{name}by the allocator", sizes[chunk][1]))
     for counted, allocated in sizes.values():
-        assert 0.8 <= counted / allocated <= 1.05
+        assert 0.7 <= counted / allocated <= 1.05
