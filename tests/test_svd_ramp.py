@@ -36,7 +36,7 @@ CLOSED_FORMS = {
 @pytest.mark.parametrize("frames", FRAMES)
 @pytest.mark.parametrize("shape", CLOSED_FORMS)
 def test_shapes(shape: str, frames: int) -> None:
-    scales = frame_scales(FrameRamp(min=1.5, max=4.0, shape=shape), frames)  # type: ignore[arg-type]
+    scales = frame_scales(FrameRamp(min=1.5, max=4.0, shape=shape), frames)
     expected = [1.5 + 2.5 * CLOSED_FORMS[shape](i / (frames - 1)) for i in range(frames)]
     assert scales.tolist() == pytest.approx(expected, abs=1e-6)
 
@@ -44,7 +44,7 @@ def test_shapes(shape: str, frames: int) -> None:
 @pytest.mark.parametrize("frames", FRAMES)
 def test_three_shapes_share_their_mean_and_the_triangle_does_not(frames: int) -> None:
     means = {
-        shape: frame_scales(FrameRamp(min=1, max=3, shape=shape), frames).mean().item()  # type: ignore[arg-type]
+        shape: frame_scales(FrameRamp(min=1, max=3, shape=shape), frames).mean().item()
         for shape in CLOSED_FORMS
     }
     triangle = means.pop("triangle")
@@ -56,8 +56,8 @@ def test_three_shapes_share_their_mean_and_the_triangle_does_not(frames: int) ->
 
 @pytest.mark.parametrize("shape", CLOSED_FORMS)
 def test_mean_shifts_the_course(shape: str) -> None:
-    plain = frame_scales(FrameRamp(shape=shape), 14)  # type: ignore[arg-type]
-    shifted = frame_scales(FrameRamp(shape=shape, mean=2.25), 14)  # type: ignore[arg-type]
+    plain = frame_scales(FrameRamp(shape=shape), 14)
+    shifted = frame_scales(FrameRamp(shape=shape, mean=2.25), 14)
     assert shifted.mean().item() == pytest.approx(2.25, abs=1e-6)
     assert torch.allclose(shifted.diff(), plain.diff(), atol=1e-6)
 

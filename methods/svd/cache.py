@@ -56,7 +56,7 @@ class Clock:
         return int(self.takes_again)
 
 
-class ReuseHook(PyramidAttentionBroadcastHook):  # type: ignore[misc]
+class ReuseHook(PyramidAttentionBroadcastHook):
     """Computes a layer in every n-th step; keeps one result per part of a step and batch shape."""
 
     def __init__(self, clock: Clock, every: int) -> None:
