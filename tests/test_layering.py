@@ -61,7 +61,6 @@ TORCH_FREE = [
     "methods/families.py",
     "methods/fresco/options.py",
     "methods/svd/options.py",
-    "methods/svd/options.py",
     "metrics/__init__.py",
     "crossframe/flow/table.py",
     "metrics/frechet.py",
