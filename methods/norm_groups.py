@@ -45,7 +45,7 @@ def read_groups(config: Mapping[str, Any]) -> int | None:
 
 @contextmanager
 def groups_of(folder: Path) -> Iterator[None]:
-    """Build inside what ``folder/config.json`` describes: ``with groups_of(f): K.from_pretrained(f)``."""
+    """Let ``from_pretrained(folder)`` inside build the groups that its config.json names."""
     count = read_groups(read_json(folder / "config.json"))
     if count is None:
         yield

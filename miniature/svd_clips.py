@@ -24,14 +24,23 @@ import torch
 from diffusers.models import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
 from crossframe.files import replacing
 from crossframe.keys import derive_seed
+from methods.svd.conditioning import antialiased
 from miniature.clip import MEAN, STD
 from miniature.fit import device, work_folder
-from miniature.world import DESIGN_FRAMES, SIZE, VERSION, Array, Scene, flow, render_frames, scene_of
+from miniature.world import (
+    DESIGN_FRAMES,
+    SIZE,
+    VERSION,
+    Array,
+    Scene,
+    flow,
+    render_frames,
+    scene_of,
+)
 
 FRAMES = 8
 RATES = (5, 12)
@@ -82,14 +91,8 @@ def draw_take(split: str, number: int) -> Take:
 
 
 def clip_pixels(images: Tensor, size: int) -> Tensor:
-    """Pictures (n, 3, h, w) in [0, 1] as CLIP sees them for Stable Video Diffusion.
-
-    They are blurred and shrunk bicubically to ``size`` as the released pipeline does, in [-1, 1].
-    """
-    from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as svd
-
-    small = svd._resize_with_antialiasing(images * 2 - 1, (size, size))
-    return ((small + 1) / 2 - MEAN) / STD
+    """Pictures (n, 3, h, w) in [0, 1] as CLIP sees them for Stable Video Diffusion."""
+    return ((antialiased(images * 2 - 1, size) + 1) / 2 - MEAN) / STD
 
 
 @torch.no_grad()
@@ -153,7 +156,8 @@ def encode_shard(encoders: Encoders, shard: int) -> None:
     path = shard_path(shard)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        save_file({key: torch.stack([row[key] for row in rows]) for key in rows[0]}, file)
+        stacked = {key: torch.stack([row[key] for row in rows]).contiguous() for key in rows[0]}
+        save_file(stacked, file)
 
 
 @cache
@@ -166,7 +170,10 @@ def load_shard(encoders: Encoders, shard: int) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of a step: latents (n, f, 4, 16, 16), given (n, 4, 16, 16), context (n, 1, d), ids (n, 3)."""
+    """Clips of a step, by number n.
+
+    latents: (n, f, 4, 16, 16). given: (n, 4, 16, 16). context: (n, 1, d). ids: (n, 3).
+    """
 
     latents: Tensor
     given: Tensor
@@ -175,7 +182,7 @@ class Batch:
 
 
 def draw_batch(encoders: Encoders, clips: int, count: int) -> Batch:
-    """``count`` of the first ``clips`` training clips, half of them backwards: torch's generator."""
+    """``count`` of the first ``clips`` training clips, half backwards, from torch's generator."""
     numbers = torch.randint(0, clips, (count,)).tolist()
     backwards = torch.randint(0, 2, (count,)).tolist()
     rows = []

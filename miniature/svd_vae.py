@@ -19,7 +19,7 @@ from methods.norm_groups import KEY, norm_groups
 from miniature.fit import Fit, Recipe, device, work_folder
 from miniature.svd_clips import draw_take
 
-RECIPE = Recipe(steps=500, batch=1, rate=1e-3, average=0.99, decay=0.0)
+RECIPE = Recipe(steps=300, batch=1, rate=2e-3, warmup=20, average=0.98, decay=0.0)
 FIRST_CLIP = 100_000
 """Its clips are others than the denoiser's."""
 UNSETTLED = 0.2

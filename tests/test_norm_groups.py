@@ -47,7 +47,12 @@ def test_a_saved_network_is_read_with_its_groups(tmp_path) -> None:
     with groups_of(tmp_path):
         read = UNetSpatioTemporalConditionModel.from_pretrained(tmp_path).eval()
     assert read.config[KEY] == 4
-    given = (torch.randn(1, 3, 8, 8, 8), 0.3, torch.randn(1, 1, 8), torch.tensor([[6.0, 127, 0.02]]))
+    given = (
+        torch.randn(1, 3, 8, 8, 8),
+        0.3,
+        torch.randn(1, 1, 8),
+        torch.tensor([[6.0, 127, 0.02]]),
+    )
     assert torch.equal(read(*given).sample, net(*given).sample)
 
 
