@@ -3,6 +3,7 @@
 Each entry of `METHODS` leads to a `Sampler` (see `methods.base`). Its `extra` holds:
 config: `module:class` of the torch-free configuration; its field names are the axes of a spec.
 needs_backbone: whether the sampler runs networks.
+family: of networks, a name in `methods.families`; absent: "image".
 source: where the method is published.
 version: raised whenever the same configuration gives different frames than before.
 """
@@ -77,6 +78,17 @@ METHODS = Registry(
                 "config": "methods.rerender.config:RerenderConfig",
                 "needs_backbone": True,
                 "source": "Rerender-A-Video, SIGGRAPH Asia 2023, arXiv 2306.07954, in parts",
+                "version": 1,
+            },
+        ),
+        "svd": Entry(
+            target="methods.svd.sampler:sample",
+            summary="image to video: temporal layers, guidance that changes from frame to frame",
+            extra={
+                "config": "methods.svd.config:SvdConfig",
+                "needs_backbone": True,
+                "family": "svd",
+                "source": "Stable Video Diffusion, arXiv 2311.15127",
                 "version": 1,
             },
         ),

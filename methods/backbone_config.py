@@ -193,7 +193,8 @@ def family_problems(config: BackboneConfig, run: Sequence[str]) -> list[Problem]
     given = [
         name
         for name, info in BackboneConfig.model_fields.items()
-        if families.owners(name) and getattr(config, name) != info.get_default(call_default_factory=True)
+        if families.owners(name)
+        and getattr(config, name) != info.get_default(call_default_factory=True)
     ]
     meant = {name: set(run) & set(families.owners(name)) for name in given}
     found = [_ownerless(name, run) for name in given if run and not meant[name]]

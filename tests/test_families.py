@@ -281,7 +281,12 @@ def mixed_parts(**changed: Any) -> Any:
     return replace(fake_parts(), **{**made, **changed})
 
 
-MIXED = {"grid": {}, "include": [{"steps": 2}, {"method": "still"}], "seeds": {"count": 1}, "base": {}}
+MIXED = {
+    "grid": {},
+    "include": [{"steps": 2}, {"method": "still"}],
+    "seeds": {"count": 1},
+    "base": {},
+}
 
 
 def test_rows_of_two_families_run_side_by_side(tmp_path: Path) -> None:
