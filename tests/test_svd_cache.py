@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from methods.svd.cache import ConstantAttentionProcessor, cached
-from methods.svd.options import Reuse
+from methods.svd.options import FrameAttention, Reuse, SpatialAttention
+from methods.svd.temporal import attending
 from tests.tiny_svd import run, tiny_unet, unet_inputs
 
-FRAMES, STEPS = 3, 6
+FRAMES, STEPS = 3, 4
 SPATIAL = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 TEMPORAL = "down_blocks.0.attentions.0.temporal_transformer_blocks.0.attn1"
 CALLED = (SPATIAL, TEMPORAL, "mid_block")
@@ -84,16 +85,15 @@ def test_only_one_token_is_a_constant(unet: Any) -> None:
 
 def test_computed_in_every_nth_step(unet: Any) -> None:
     always = list(range(STEPS))
-    assert computed_in(unet, Reuse()) == dict.fromkeys(CALLED, always)
     spatial, temporal, middle = computed_in(unet, Reuse(spatial=2, temporal=3)).values()
-    assert (spatial, temporal, middle) == ([0, 2, 4], [0, 3], always)
-    spatial, temporal, middle = computed_in(unet, Reuse(deep=4)).values()
-    assert (spatial, temporal, middle) == (always, always, [0, 4])
+    assert (spatial, temporal, middle) == ([0, 2], [0, 3], always)
+    spatial, temporal, middle = computed_in(unet, Reuse(deep=3)).values()
+    assert (spatial, temporal, middle) == (always, always, [0, 3])
 
 
 def test_computed_in_every_step_outside_of_the_part(unet: Any) -> None:
     spatial, _, _ = computed_in(unet, Reuse(spatial=6, steps=(0.5, 1))).values()
-    assert spatial == [0, 1, 2]
+    assert spatial == [0, 1]
 
 
 @pytest.mark.parametrize("options", [{"spatial": 2}, {"temporal": 2}, {"deep": 2}])
@@ -139,6 +139,21 @@ def test_nothing_is_left_for_the_next_sample(unet: Any) -> None:
     with cached(unet, Reuse(spatial=2, temporal=2, deep=2)) as clock:
         clock.at(1, STEPS)
         assert torch.equal(run(unet, inputs(2)), stock)
+
+
+def test_what_frame_attention_computes_is_kept(unet: Any) -> None:
+    before = dict(unet.attn_processors)
+    first = FrameAttention(spatial=SpatialAttention(pattern="first"))
+    with attending(unet, first, FRAMES), cached(unet, Reuse(spatial=2)) as clock:
+        clock.at(0, STEPS)
+        made = run(unet, inputs(1))
+        clock.at(1, STEPS)
+        assert torch.equal(run(unet, inputs(1)), made)
+    with attending(unet, first, FRAMES):
+        assert torch.equal(run(unet, inputs(1)), made)
+    assert not torch.allclose(run(unet, inputs(1)), made, atol=1e-3)
+    assert dict(unet.attn_processors) == before
+    assert not traces(unet)
 
 
 def test_a_run_that_does_not_tell_its_steps(unet: Any) -> None:

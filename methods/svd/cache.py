@@ -110,8 +110,8 @@ def cached(unet: nn.Module, options: Reuse) -> Iterator[Clock]:
     """Let a `UNetSpatioTemporalConditionModel` keep results, for one sample's `with` block.
 
     `clock.at(step, steps, part)` belongs before each call of the UNet where anything is kept over
-    steps. On leaving, also by an exception, results and hooks are gone. Frame attention, if any, is
-    installed first: what it computes is kept too.
+    steps. On leaving, also by an exception, results and hooks are gone. What frame attention
+    computes is kept as any other result.
 
     Raises UserError when the UNet has no blocks below the outermost, for `deep`.
     """
