@@ -10,11 +10,7 @@ before the call, by the allocator's own records, scratch space of the kernels in
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +19,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.measure import MIB, peak_bytes, print_table, seconds
 from methods.attention import frame_attention
 from methods.patterns import Table, group_queries, parse_pattern
 
@@ -39,7 +35,6 @@ PATTERNS = [
     "window[1]",
     "full",
 ]
-MIB = 2**20
 
 
 def materialised(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
@@ -59,6 +54,7 @@ def bare(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Callable[[], list[Ten
     """The smallest set of fused calls, all their inputs laid out beforehand."""
 
     def tokens(x: Tensor, frames: tuple[int, ...]) -> Tensor:
+        """Tokens of some frames in one row, as fused attention takes them."""
         return x[:, list(frames)].flatten(1, 2).transpose(1, 2).contiguous()
 
     if all(keys == (i,) for i, keys in enumerate(table)):
@@ -74,49 +70,6 @@ def bare(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Callable[[], list[Ten
     return lambda: [F.scaled_dot_product_attention(*qkv) for qkv in sets]
 
 
-@contextmanager
-def silent_stderr() -> Iterator[None]:
-    """The profiler announces itself on file descriptor 2, past any Python stream."""
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def peak_bytes(call: Callable[[], Any], trace: Path) -> int:
-    """Most memory held at once during `call`, beyond what was held before."""
-    cpu = [ProfilerActivity.CPU]
-    with silent_stderr(), profile(activities=cpu, profile_memory=True) as profiler:
-        result = call()
-    del result
-    profiler.export_chrome_trace(str(trace))
-    events = [e for e in json.loads(trace.read_text())["traceEvents"] if e["name"] == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda e: e["ts"]):
-        held += event["args"]["Bytes"]
-        peak = max(peak, held)
-    return peak
-
-
-def seconds(
-    calls: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float]:
-    """Best time of each call; they take turns in rotating order, so that noise meets all alike."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    order = list(calls)
-    for _ in range(rounds):
-        for name in order:
-            start = clock()
-            calls[name]()
-            taken[name].append(clock() - start)
-        order.append(order.pop(0))
-    return {name: min(times) for name, times in taken.items()}
-
-
 @dataclass(frozen=True)
 class Row:
     """What one pattern cost, in seconds and bytes, by implementation."""
@@ -126,6 +79,7 @@ class Row:
     memory: dict[str, int]
 
     def line(self) -> str:
+        """The row as printed below `HEAD`."""
         ours, memory = self.time["ours"], self.memory["ours"]
         return (
             f"{self.pattern:<16}{1e3 * ours:>9.0f}{memory / MIB:>9.1f}"
@@ -146,15 +100,14 @@ def rows() -> Iterator[list[Row]]:
     """Collects the rows and prints them as one table at the end."""
     collected: list[Row] = []
     yield collected
-    size = f"f={FRAMES} d={TOKENS} c={CHANNELS} h={HEADS}, {torch.get_num_threads()} thread(s)"
-    print(
-        "\n\n" + "\n".join([f"frame attention, {size}, fp32", HEAD, *(r.line() for r in collected)])
-    )
+    title = f"frame attention, f={FRAMES} d={TOKENS} c={CHANNELS} h={HEADS}"
+    print_table(title, [HEAD, *(row.line() for row in collected)])
 
 
 @pytest.mark.bench
 @pytest.mark.parametrize("text", PATTERNS)
 def test_frame_attention(text: str, rows: list[Row], tmp_path: Path, benchmark: Any) -> None:
+    """Ours takes little more than the bare calls, and for `full` much less than all matrices."""
     table = parse_pattern(text).table(FRAMES)
     shape = (3, 1, FRAMES, TOKENS, HEADS, CHANNELS // HEADS)
     q, k, v = torch.randn(shape, generator=torch.Generator().manual_seed(0))

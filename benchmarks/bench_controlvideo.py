@@ -26,7 +26,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.bench_attention import MIB, peak_bytes, seconds
+from benchmarks.measure import MIB, peak_bytes, print_table, seconds
 from methods.attention import CallSlot, FrameAttentionProcessor, FrameCall
 from methods.backbone_config import BackboneConfig, miniature_weights
 from methods.backbones import Backbone, load_backbone
@@ -49,6 +49,7 @@ Call = Callable[[], Tensor]
 
 @pytest.fixture(scope="module", params=["tiny", "miniature"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
+    """The tests' tiny networks, then the miniature's."""
     if request.param == "tiny":
         return tiny_backbone()
     if not (miniature_weights() / "unet").is_dir():
@@ -62,20 +63,23 @@ def rows() -> Iterator[Rows]:
     collected: Rows = {}
     yield collected
     for title, lines in collected.items():
-        print(f"\n\n{title}, {torch.get_num_threads()} thread(s), fp32\n" + "\n".join(lines))
+        print_table(title, lines)
 
 
 def name_of(backbone: Backbone) -> str:
+    """Which of the two a backbone is."""
     return "tiny" if backbone.size < 100 else "miniature"
 
 
 def make_request(backbone: Backbone, frames: int) -> SampleRequest:
+    """Random frames and maps of edges at the backbone's size."""
     shape = (2, frames, 3, backbone.size, backbone.size)
     pictures, maps = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     return SampleRequest(frames=pictures, prompt="a red star", controls={"edges": maps})
 
 
 def options(**given: Any) -> ControlVideoConfig:
+    """One guided step under control of edges, with other options."""
     base = {"controls": ["edges"], "guidance": {"scale": 4.0}, "steps": 1}
     return ControlVideoConfig.model_validate({**base, **given})
 
@@ -86,11 +90,12 @@ def apart(one: Tensor, two: Tensor) -> float:
 
 
 def quiet(done: int, total: int) -> None:
-    pass
+    """Show no progress."""
 
 
 @pytest.mark.bench
 def test_memory_of_long_videos(backbone: Backbone, rows: Rows, tmp_path: Path) -> None:
+    """By clips a step holds less, and grows with the key frames instead of the frames."""
     small = replace(backbone, chunk=4)
     lengths = LENGTHS if name_of(backbone) == "tiny" else LENGTHS[:1]
     title = f"working memory of a step, {name_of(backbone)}, MiB"
@@ -119,6 +124,7 @@ def test_memory_of_long_videos(backbone: Backbone, rows: Rows, tmp_path: Path) -
 @pytest.mark.bench
 @torch.inference_mode()
 def test_reused_keys(backbone: Backbone, rows: Rows) -> None:
+    """Keys that clips take over from the key frames' pass save their own passes."""
     frames = REUSED_FRAMES
     request = make_request(backbone, frames)
     shape = (frames, 4, backbone.size // backbone.factor, backbone.size // backbone.factor)
@@ -151,6 +157,7 @@ def test_reused_keys(backbone: Backbone, rows: Rows) -> None:
 @pytest.mark.bench
 @torch.inference_mode()
 def test_exact_savings(backbone: Backbone, rows: Rows) -> None:
+    """What is computed once instead of in every call changes nothing but the time."""
     title = f"exact savings, {name_of(backbone)}, 8 frames in 2 guidance halves"
     head = f"{'':<46}{'with ms':>9}{'without':>9}{'saved':>8}{'difference':>12}"
     lines = rows.setdefault(title, [head])
@@ -190,6 +197,7 @@ def condition_kept(backbone: Backbone, stack: ExitStack) -> dict[str, Call]:
 
 
 def first_residual(net: Any, given: tuple[Any, ...]) -> Tensor:
+    """The middle block's residual of a ControlNet's call."""
     made: Tensor = net(*given, return_dict=False)[1]
     return made
 
@@ -208,6 +216,7 @@ def text_once(backbone: Backbone, stack: ExitStack) -> dict[str, Call]:
 
 
 def unet_output(net: Any, given: tuple[Any, ...]) -> Tensor:
+    """What a UNet's call predicts."""
     made: Tensor = net(*given).sample
     return made
 
@@ -232,6 +241,7 @@ def first_keys(backbone: Backbone, stack: ExitStack) -> dict[str, Call]:
     table = parse_pattern("first").table(8)
 
     def run(record: dict[str, Any] | None) -> Tensor:
+        """The layer's output; with a record the keys of all frames are projected."""
         slot = CallSlot()
         slot.current = FrameCall(8, table, record=record)
         return FrameAttentionProcessor(slot, "layer")(attn, hidden)

@@ -23,9 +23,9 @@ from typing import Any
 
 import pytest
 import torch
-from bench_attention import MIB, peak_bytes, seconds
 from torch import Tensor
 
+from benchmarks.measure import MIB, peak_bytes, print_table, seconds
 from methods.fresco.correspondence import Flows
 from methods.fresco.gram import add_spatial_gradient, unit_tokens
 from methods.fresco.losses import similarities, spatial_loss, temporal_loss
@@ -48,6 +48,7 @@ class Case:
 
     @staticmethod
     def random(side: int, channels: int) -> Case:
+        """Features near their reference under a flow of a few pixels, a tenth of it hidden."""
         generator = torch.Generator().manual_seed(0)
         features, change = torch.randn(2, FRAMES, channels, side, side, generator=generator)
         flow = 2 * torch.randn(2, FRAMES, 2, side, side, generator=generator)
@@ -56,6 +57,7 @@ class Case:
 
     @property
     def tokens(self) -> Tensor:
+        """The features as (n, h w, c)."""
         return self.features.flatten(2).mT.contiguous()
 
 
@@ -65,7 +67,10 @@ Way = Callable[[Case], Callable[[], Any]]
 
 
 def differentiated(case: Case, loss: Loss) -> Callable[[], Tensor]:
+    """Loss and gradient by automatic differentiation."""
+
     def call() -> Tensor:
+        """The gradient."""
         features = case.features.clone().requires_grad_()
         loss(features).backward()
         assert features.grad is not None
@@ -75,18 +80,22 @@ def differentiated(case: Case, loss: Loss) -> Callable[[], Tensor]:
 
 
 def plain_spatial(case: Case) -> Callable[[], Any]:
+    """The spatial term as it is defined, against stored similarities of the reference."""
     goal = similarities(case.reference)
     return differentiated(case, lambda x: spatial_loss(x, goal, OPTIONS))
 
 
 def plain_temporal(case: Case) -> Callable[[], Any]:
+    """The temporal term as it is defined, with frames warped by `grid_sample`."""
     return differentiated(case, lambda x: temporal_loss(x, case.level, OPTIONS))
 
 
 def plain_run(case: Case) -> Callable[[], Any]:
+    """Both terms under torch's Adam."""
     goal = similarities(case.reference)
 
     def call() -> Tensor:
+        """The features after `STEPS` steps."""
         features = torch.nn.Parameter(case.features.clone())
         adam = torch.optim.Adam([features], lr=OPTIONS.lr)
         for _ in range(STEPS):
@@ -100,9 +109,11 @@ def plain_run(case: Case) -> Callable[[], Any]:
 
 
 def our_spatial(case: Case) -> Callable[[], Any]:
+    """The spatial term by its analytic gradient."""
     tokens, goal = case.tokens, unit_tokens(case.reference)
 
     def call() -> Tensor:
+        """The gradient."""
         out = torch.zeros_like(tokens)
         add_spatial_gradient(tokens, goal, out, OPTIONS, with_loss=True)
         return out
@@ -111,9 +122,11 @@ def our_spatial(case: Case) -> Callable[[], Any]:
 
 
 def our_temporal(case: Case) -> Callable[[], Any]:
+    """The temporal term by its analytic gradient."""
     tokens, losses = case.tokens, Temporal.build(case.level, OPTIONS)
 
     def call() -> Tensor:
+        """The gradient."""
         out = torch.zeros_like(tokens)
         losses.add_gradient(tokens, out, with_loss=True)
         return out
@@ -122,6 +135,7 @@ def our_temporal(case: Case) -> Callable[[], Any]:
 
 
 def our_run(case: Case) -> Callable[[], Any]:
+    """Both terms under the method's own Adam."""
     losses = Consistency.build(OPTIONS, case.level, case.reference)
     return lambda: minimise(case.tokens, losses)
 
@@ -142,9 +156,11 @@ class Row:
     memory: dict[str, int]
 
     def ratio(self, measured: dict[str, Any]) -> float:
+        """How much more `plain` takes than `ours`, of time or of memory."""
         return float(measured["plain"] / measured["ours"])
 
     def line(self) -> str:
+        """The row as printed below `HEAD`."""
         return (
             f"{self.name:<28}{1e3 * self.time['ours']:>9.1f}{self.memory['ours'] / MIB:>9.1f}"
             f"{self.ratio(self.time):>9.2f}{self.ratio(self.memory):>9.1f}"
@@ -159,10 +175,8 @@ def rows() -> Iterator[list[Row]]:
     """Collects the rows and prints them as one table at the end."""
     collected: list[Row] = []
     yield collected
-    size = f"{FRAMES} frames, {torch.get_num_threads()} thread(s), fp32"
-    print(
-        "\n\n" + "\n".join([f"feature optimisation, {size}", HEAD, *(r.line() for r in collected)])
-    )
+    title = f"feature optimisation, {FRAMES} frames"
+    print_table(title, [HEAD, *(row.line() for row in collected)])
 
 
 @pytest.mark.bench
@@ -171,6 +185,7 @@ def rows() -> Iterator[list[Row]]:
 def test_feature_optimisation(
     part: str, side: int, channels: int, rows: list[Row], tmp_path: Path, benchmark: Any
 ) -> None:
+    """Ours is faster and, where similarities outnumber features, holds a sixth at most."""
     case = Case.random(side, channels)
     ours, plain, steps = PARTS[part]
     calls = {"ours": ours(case), "plain": plain(case)}

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.bench_attention import MIB, peak_bytes
+from benchmarks.measure import MIB, peak_bytes, print_table
 from data_manifests.clips import ClipRequest, load_clip
 from methods.backbone_config import parse_backbone
 from methods.backbones import Backbone, load_backbone, text_states
@@ -35,6 +35,7 @@ HEAD = f"{'':<26}{'s / step':>10}{'steps / min':>13}{'peak MiB':>11}"
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
+    """The miniature's networks."""
     return load_backbone(parse_backbone("miniature"))
 
 
@@ -43,9 +44,7 @@ def lines() -> Iterator[list[str]]:
     """Collects the lines of the table and prints them at the end."""
     collected: list[str] = []
     yield collected
-    threads = torch.get_num_threads()
-    print(f"\n\none-shot tuning, {FRAMES} frames of {SIZE} px, {threads} thread(s), fp32")
-    print("\n".join([HEAD, *collected]))
+    print_table(f"one-shot tuning, {FRAMES} frames of {SIZE} px", [HEAD, *collected])
 
 
 def sample_of(backbone: Backbone, **tuning: Any) -> TunedSample:
@@ -58,6 +57,7 @@ def sample_of(backbone: Backbone, **tuning: Any) -> TunedSample:
 
 
 def line(name: str, seconds: float, peak: int | None = None) -> str:
+    """A line of the table; a call whose memory was not measured has none."""
     memory = "" if peak is None else f"{peak / MIB:>11.0f}"
     return f"{name:<26}{seconds:>10.3f}{60 / seconds:>13.0f}{memory}"
 
@@ -67,6 +67,7 @@ def line(name: str, seconds: float, peak: int | None = None) -> str:
 def test_tuning_step(
     which: str, checkpointing: bool, backbone: Backbone, lines: list[str], tmp_path: Path
 ) -> None:
+    """Seconds and peak memory of an optimiser step, by training set."""
     if which == "lora":
         pytest.importorskip("peft")
     sample = sample_of(backbone, train=which, gradient_checkpointing=checkpointing)
@@ -78,6 +79,7 @@ def test_tuning_step(
         lesson = sample.lesson
 
         def run(steps: int) -> Callable[[], Any]:
+            """Tune for some steps when called."""
             return lambda: tune(net, lesson, options.model_copy(update={"steps": steps}))
 
         peak = peak_bytes(run(1), tmp_path / "trace")
@@ -90,6 +92,7 @@ def test_tuning_step(
 @pytest.mark.bench
 @pytest.mark.parametrize(("name", "scale"), [("inversion step", 1.0), ("sampling step", 12.5)])
 def test_network_call(name: str, scale: float, backbone: Backbone, lines: list[str]) -> None:
+    """Seconds of a prediction: unguided as inversion does it, guided as sampling does."""
     sample = sample_of(backbone)
     with (
         torch.no_grad(),
