@@ -5,8 +5,8 @@
 The key is the identity of (stage, its version, parts), where the parts name everything that the
 value depends on: settings, content hashes of clips and weights, names of models. Each file carries
 a sha256 over its key, its parts and every array, so that a damaged file, or one of another key, is
-noticed, told and made again; it can never be taken for the value. Entries of the stages in `GUARDED`
-are claimed while they are made, so that two runners never make the same one. Torch-free.
+noticed, told and made again; it can never be taken for the value. Entries of the stages in
+`GUARDED` are claimed while they are made, so that two runners never make the same. Torch-free.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Annotators by name: their weights, where these lie, and what they add to a cell's key. Torch-free.
+"""Annotators by name: their weights, where these lie, and what of them is in keys. Torch-free.
 
 Nothing is downloaded: the files lie in the local hub cache, or in a folder that the environment
 variable CROSSFRAME_ANNOTATORS names. Names are those of controlnet-aux; the files are those of its

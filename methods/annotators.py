@@ -1,7 +1,7 @@
 """Annotators of the package controlnet-aux: networks that draw control maps of photographs.
 
-Optional. Where their weights lie is told in `methods.annotator_files`. The files are pickles, so each
-is first checked to hold no code.
+Optional. Where their weights lie is told in `methods.annotator_files`. The files are pickles, so
+each is first checked to hold no code.
 """
 
 from __future__ import annotations

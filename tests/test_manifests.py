@@ -239,7 +239,7 @@ def test_objects_of_davis_are_read_where_they_are_placed(root):
     with pytest.raises(UserError, match="holds 3 masks, the clip has 4 frames"):
         load_clip(request)
     Image.new("RGB", (20, 12)).save(tree / "Annotations/480p/cows/00003.png")
-    with pytest.raises(UserError, match="00003.png: is a picture of mode RGB"):
+    with pytest.raises(UserError, match=r"00003\.png: is a picture of mode RGB"):
         load_clip(request)
 
 

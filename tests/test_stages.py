@@ -260,7 +260,6 @@ def test_what_another_made_before_the_claim_was_won_is_taken(tmp_path, monkeypat
         """The first look misses what another runner is just about to write."""
         monkeypatch.setattr(StageCache, "_found", found)
         guarded(tmp_path).get("tuning", PARTS, small)
-        return None
 
     monkeypatch.setattr(StageCache, "_found", late)
     assert set(cache.get("tuning", PARTS, never)) == {"x"}
