@@ -24,6 +24,7 @@ from methods.base import Shared
 from methods.condition_kinds import networks_for
 from methods.loading import Loaded, Loader, from_diffusers, load_network, pick_device
 from methods.lora import add_lora
+from methods.named_tensors import shapes_of
 from methods.single_file import load_single_file
 from methods.weight_files import Part, weight_files
 
@@ -227,7 +228,7 @@ def _with_tuned(
     """Lay `backbone.tuned` over a UNet; return the temporal attention that goes with it."""
     if not config.tuned:
         return temporal
-    from methods.tuneavideo.checkpoints import read_tuned, shapes_of
+    from methods.tuneavideo.checkpoints import read_tuned
 
     own = unet.state_dict()
     tuned = read_tuned(tuned_file(config.tuned), shapes_of(own))
@@ -247,7 +248,7 @@ def _load_unet(folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
 
 def _load_video_unet(model: Any, folder: Path, part: Part, dtype: torch.dtype) -> Loaded:
     """Load the image UNet of a checkpoint of Tune-A-Video; temporal attention goes beside it."""
-    from methods.tuneavideo.checkpoints import image_config, read_folder, shapes_of
+    from methods.tuneavideo.checkpoints import image_config, read_folder
 
     with torch.device("meta"):
         net = model.from_config(image_config(read_json(folder / "config.json")))

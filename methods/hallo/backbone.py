@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from crossframe.errors import Problem, UserError
 from methods.backbone_config import BackboneConfig, locate_all, weights_identity
 from methods.hallo.checkpoints import load_net
+from methods.hallo.faces import FaceEncoder, load_face_encoder
 from methods.hallo.locator import FaceLocator
 from methods.hallo.networks import DenoisingNet, HalloNets
 from methods.hallo.projections import AudioProjection, ImageProjection
@@ -20,10 +20,7 @@ from methods.hallo.reference import ReferenceNet
 from methods.hallo.schedule import SAMPLING, scheduler_config
 from methods.hallo.sound import SoundEncoder, SpectralFeatures, load_wav2vec
 from methods.loading import from_diffusers, load_network, pick_device
-from methods.weight_files import Part
-
-# An image (3, h, w) in [0, 1] -> what its largest face is known by, (e,), not normalised.
-FaceEncoder = Callable[[Tensor], Tensor]
+from methods.weight_files import Part, identity_of_part
 
 
 @dataclass(frozen=True)
@@ -89,8 +86,8 @@ def load_hallo(config: BackboneConfig) -> HalloBackbone:
     found = {part.role: (part, path) for part, path in locate_all(config, "hallo").items()}
     nets = load_net(found["net"][1])
     vae, _ = load_network(*found["vae"], dtype, {"vae": _load_vae})
-    heard = found.get("audio_encoder")
-    audio = load_wav2vec(heard[1], str(device)) if heard else SpectralFeatures()
+    audio = _load_audio_encoder(found, device)
+    faces = load_face_encoder(found["face_encoder"][1]) if "face_encoder" in found else None
     _require_fitting(nets, vae, audio)
     for net in (nets, vae):
         net.to(device, dtype).eval().requires_grad_(False)
@@ -98,6 +95,7 @@ def load_hallo(config: BackboneConfig) -> HalloBackbone:
         nets=nets,
         vae=vae,
         audio_encoder=audio,
+        face_encoder=faces,
         device=device,
         dtype=dtype,
         chunk=config.chunk,
@@ -109,6 +107,16 @@ def _load_vae(folder: Path, part: Part, dtype: torch.dtype) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     return from_diffusers(AutoencoderKL, folder, part, dtype)
+
+
+def _load_audio_encoder(
+    found: Mapping[str, tuple[Part, Path]], device: torch.device
+) -> SoundEncoder:
+    """Load wav2vec 2.0, in float32, where there is one; else the features that need no weights."""
+    if "audio_encoder" not in found:
+        return SpectralFeatures()
+    part, folder = found["audio_encoder"]
+    return replace(load_wav2vec(folder, str(device)), weights=identity_of_part(part, folder))
 
 
 def _require_fitting(nets: HalloNets, vae: Any, audio: SoundEncoder) -> None:

@@ -6,19 +6,24 @@ Pickled files are read under weights_only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from crossframe.checkpoints import SAFETENSORS
 from crossframe.errors import Problem, UserError
-from crossframe.files import read_json, replacing, write_json
+from crossframe.files import read_json, write_json
 from methods.hallo.keys import to_own, to_published
 from methods.hallo.networks import HalloNets
 from methods.hallo.sizes import Sizes, read_sizes
-from methods.tuneavideo.checkpoints import read_tensors, shapes_of
+from methods.named_tensors import (
+    Tensors,
+    differences,
+    plain_tensors,
+    read_tensors,
+    shapes_of,
+    write_tensors,
+)
 
 CONFIG = "config.json"
 """Beside the file: the sizes of its networks. Without it they are the released ones."""
@@ -48,14 +53,14 @@ def load_net(path: Path, where: str = WHERE) -> HalloNets:
     return nets_of(read_tensors(path, where), sizes, where)
 
 
-def nets_of(tensors: Mapping[str, Tensor], sizes: Sizes, where: str = WHERE) -> HalloNets:
+def nets_of(tensors: Tensors, sizes: Sizes, where: str = WHERE) -> HalloNets:
     """Return networks of these sizes that hold `tensors`, by the names in `net.pth`.
 
     Raises UserError, located at `where`, unless there is exactly one tensor for every place.
     """
     nets = empty_nets(sizes)
     wanted = to_published(shapes_of(nets.state_dict()))
-    if told := "; ".join(_differences(tensors, wanted)):
+    if told := differences(tensors, wanted):
         fix = f"give the whole file of Hallo's networks, with its {CONFIG} where it is not released"
         raise UserError(Problem(where, f"not the networks of Hallo: {told}", fix=fix))
     nets.load_state_dict(to_own(tensors), assign=True)
@@ -64,36 +69,10 @@ def nets_of(tensors: Mapping[str, Tensor], sizes: Sizes, where: str = WHERE) -> 
 
 def published_tensors(nets: HalloNets, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Return copies of all tensors on the CPU, by the names in `net.pth`."""
-    return {
-        name: tensor.detach().to("cpu", dtype).clone(memory_format=torch.contiguous_format)
-        for name, tensor in to_published(nets.state_dict()).items()
-    }
+    return plain_tensors(to_published(nets.state_dict()), dtype)
 
 
 def write_net(path: Path, nets: HalloNets, dtype: torch.dtype = torch.float32) -> None:
     """Write networks as safetensors by that suffix, else as a pickle, and their sizes beside it."""
-    tensors = published_tensors(nets, dtype)
-    with replacing(path) as temporary:
-        if path.suffix == SAFETENSORS:
-            from safetensors.torch import save_file
-
-            save_file(tensors, temporary)
-        else:
-            with open(temporary, "wb") as file:  # else the file's name would be part of it
-                torch.save(tensors, file)
+    write_tensors(path, published_tensors(nets, dtype))
     write_json(path.with_name(CONFIG), nets.sizes.plain())
-
-
-def _differences(
-    found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]
-) -> Iterator[str]:
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        yield f"{len(missing)} of {len(wanted)} tensors are missing, among them {missing[0]}"
-    foreign = [name for name in found if name not in wanted]
-    if foreign:
-        yield f"{len(foreign)} are unknown, among them {foreign[0][:120]}"
-    odd = [name for name in wanted if name in found and tuple(found[name].shape) != wanted[name]]
-    if odd:
-        shapes = f"{tuple(found[odd[0]].shape)}, not {wanted[odd[0]]}"
-        yield f"{len(odd)} have another shape, among them {odd[0]} with {shapes}"

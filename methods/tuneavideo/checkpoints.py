@@ -12,7 +12,7 @@ showlab/Tune-A-Video at 7d4a89a, showlab/loveu-tgve-2023 at d75589f.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossframe.checkpoints import SAFETENSORS, require_plain_tensors, require_whole
+from crossframe.checkpoints import SAFETENSORS
 from crossframe.errors import Problem, UserError
-from crossframe.files import read_json, replacing, replacing_folder, write_json
+from crossframe.files import read_json, replacing_folder, write_json
+from methods.named_tensors import (
+    Shapes,
+    Tensors,
+    differences,
+    plain_tensors,
+    read_tensors,
+    shapes_of,
+    write_tensors,
+)
 from methods.tuneavideo.network import TEMPORAL_LEAVES, is_temporal, trainable_names
-
-Tensors = Mapping[str, Tensor]
-Shapes = Mapping[str, tuple[int, ...]]
 
 _BLOCK = "attn1.to_q.weight"
 """The tensor that every transformer block has; what stands before it names the block."""
@@ -45,7 +51,6 @@ CONFIG = (
     "upcast_attention", "resnet_time_scale_shift",
 )  # fmt: skip
 _BLOCK_TYPES = ("down_block_types", "mid_block_type", "up_block_types")
-_DISTRIBUTED = "module."
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,6 @@ def tuned_shapes(image: Shapes) -> dict[str, tuple[int, ...]]:
 
 def _is_vector(leaf: str) -> bool:
     return leaf.startswith("norm_temp.") or leaf.endswith(".bias")
-
-
-def shapes_of(tensors: Tensors) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of tensors by name."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def is_video_config(config: Mapping[str, Any]) -> bool:
@@ -148,23 +148,6 @@ def read_tuned(path: Path, image: Shapes, where: str = "backbone.tuned") -> dict
     return {name: torch.full(norms[name], float(name.endswith("weight"))) for name in norms} | found
 
 
-def read_tensors(path: Path, where: str) -> dict[str, Tensor]:
-    """Read named tensors onto the CPU: safetensors, or a pickle that holds nothing else.
-
-    The prefix `module.` of distributed training is dropped. Raises UserError, located at `where`,
-    for a file that is absent, damaged, or holds anything but tensors by name.
-    """
-    require_whole(path, where)
-    if path.suffix == SAFETENSORS:
-        from safetensors.torch import load_file
-
-        found: Mapping[str, Tensor] = load_file(path)
-    else:
-        require_plain_tensors(path, where)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    return {name.removeprefix(_DISTRIBUTED): tensor for name, tensor in found.items()}
-
-
 def write_network(path: Path, config: Mapping[str, Any], tensors: Tensors) -> Path:
     """Write a network in the layout that the path asks for, and return where it lies.
 
@@ -185,11 +168,11 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Tensors) -> P
     """
     image = {n: shape for n, shape in shapes_of(tensors).items() if not is_temporal(n)}
     wanted = image | temporal_shapes(image)
-    if told := "; ".join(_differences(tensors, wanted)):
+    if told := differences(tensors, wanted):
         raise ValueError(f"not the tensors of a video UNet: {told}")
     with replacing_folder(folder / "unet") as made:
         write_json(made / "config.json", video_config(config))
-        _save(_plain(tensors), made / WEIGHTS)
+        write_tensors(made / WEIGHTS, plain_tensors(tensors))
     return folder / "unet"
 
 
@@ -201,49 +184,14 @@ def write_tuned(path: Path, tensors: Tensors) -> None:
     names = tuned_shapes(shapes_of(tensors))
     if missing := [name for name in names if name not in tensors]:
         raise ValueError(f"{len(missing)} tuned tensors are absent, among them {missing[0]}")
-    chosen = _plain({name: tensors[name] for name in names})
-    with replacing(path) as temporary:
-        if path.suffix == SAFETENSORS:
-            from safetensors.torch import save_file
-
-            save_file(chosen, temporary)
-        else:
-            _save(chosen, temporary)
-
-
-def _save(tensors: Tensors, path: Path) -> None:
-    """Pickle tensors; through an open file, since else the name of the file would be part of it."""
-    with open(path, "wb") as file:
-        torch.save(tensors, file)
-
-
-def _plain(tensors: Tensors) -> dict[str, Tensor]:
-    """Copies, so that no file holds a storage larger than its tensor."""
-    return {
-        name: tensor.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+    write_tensors(path, plain_tensors({name: tensors[name] for name in names}))
 
 
 def _require_same(what: str, found: Tensors, wanted: Shapes, where: str) -> None:
-    told = "; ".join(_differences(found, wanted))
+    told = differences(found, wanted)
     if not told:
         return
     fix = "give one of the same image model, complete"
     if any("temp_convs" in name for name in found):
         fix = "this is ModelScope's network of the same class name, which is another one"
     raise UserError(Problem(where, f"{what}: {told}", fix=fix))
-
-
-def _differences(found: Tensors, wanted: Shapes) -> Iterator[str]:
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        yield f"{len(missing)} of {len(wanted)} tensors are missing, among them {missing[0]}"
-    foreign = [name for name in found if name not in wanted]
-    if foreign:
-        yield f"{len(foreign)} are unknown, among them {foreign[0][:120]}"
-    common = [name for name in wanted if name in found]
-    odd = [name for name in common if tuple(found[name].shape) != tuple(wanted[name])]
-    if odd:
-        shapes = f"{tuple(found[odd[0]].shape)}, not {tuple(wanted[odd[0]])}"
-        yield f"{len(odd)} have another shape, among them {odd[0]} with {shapes}"
