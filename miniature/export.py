@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -17,13 +18,18 @@ from crossframe.errors import Problem, UserError
 from crossframe.files import read_json, replacing_folder, write_json, write_text
 from crossframe.keys import file_sha256
 from crossframe.provenance import package_versions
+from methods.hallo.checkpoints import load_net, write_net
+from methods.hallo.networks import HalloNets
 from miniature.clip import build_tokenizer, preprocessor
+from miniature.faces import VERSION as FACES_VERSION
 from miniature.fit import Recipe, phase_folder
 from miniature.judge import Judge
 from miniature.svd import SCHEDULE as SVD_SCHEDULE
 from miniature.unet import SCHEDULE
 from miniature.world import VERSION
 
+NET = "net.safetensors"
+"""Hallo's five networks in one file, by the published names."""
 WEIGHTS = Path(__file__).parent / "weights"
 ABOUT = {
     "vae": "Autoencoder, 128 x 128 x 3 to 16 x 16 x 4",
@@ -39,7 +45,16 @@ ABOUT = {
         "embedding, frames a second, motion bucket and strength of the noise on the given frame"
     ),
     "svd-vae": "Stable Video Diffusion's autoencoder: that of `vae`, decoding frames together",
+    "hallo-vae": "Hallo's autoencoder: that of `vae`, trained on for faces",
+    "hallo": (
+        "Hallo's five networks by their published names: talking faces from a portrait and the "
+        "spectral features of a voice"
+    ),
 }
+WORLD = f"miniature world, version {VERSION}, training split, generated"
+FACES = f"talking faces, version {FACES_VERSION}, training split, generated"
+DATA = {"hallo-vae": FACES, "hallo": FACES}
+"""What a network was trained on, where it was not the miniature world of sprites."""
 SCHEDULERS = {
     "unet": ("scheduler", {"_class_name": "DDIMScheduler", **SCHEDULE}),
     "svd-unet": ("svd-scheduler", {"_class_name": "EulerDiscreteScheduler", **SVD_SCHEDULE}),
@@ -62,13 +77,34 @@ def load_judge() -> Judge:
     return judge.eval()
 
 
+def load_hallo() -> HalloNets:
+    """The shipped networks of Hallo, in float32.
+
+    Raises:
+        UserError: they have not been trained.
+    """
+    path = WEIGHTS / "hallo" / NET
+    if not path.is_file():
+        fix = "run `crossframe miniature train hallo`"
+        raise UserError(Problem(str(path), "the networks have not been trained", fix=fix))
+    return load_net(path).float().eval().requires_grad_(False)
+
+
+def load_hallo_vae() -> AutoencoderKL:
+    """The autoencoder shipped with them, in float32."""
+    vae = AutoencoderKL.from_pretrained(WEIGHTS / "hallo-vae", torch_dtype=torch.float32)
+    return vae.eval().requires_grad_(False)
+
+
 def export(name: str, net: nn.Module, recipes: Sequence[Recipe]) -> Path:
     """Write ``net`` as fp16 with its card to ``miniature/weights/<name>``; returns the folder."""
     folder = WEIGHTS / name
     with replacing_folder(folder) as tmp:
         half: Any = copy.deepcopy(net)
         half = half.to("cpu", torch.float16, memory_format=torch.contiguous_format)
-        if isinstance(net, Judge):
+        if isinstance(net, HalloNets):
+            write_net(tmp / NET, half, torch.float16)
+        elif isinstance(net, Judge):
             save_file(
                 {k: v.contiguous() for k, v in half.state_dict().items()},
                 tmp / "model.safetensors",
@@ -91,7 +127,7 @@ def _write_card(folder: Path, name: str, net: nn.Module, recipes: Sequence[Recip
     card = {
         "about": ABOUT[name],
         "parameters": sum(p.numel() for p in net.parameters()),
-        "data": f"miniature world, version {VERSION}, training split, generated",
+        "data": DATA.get(name, WORLD),
         "recipes": [asdict(recipe) for recipe in recipes],
         "training_seconds": sum(float(losses[1]) for losses in runs),
         "final_losses": dict(part.split("=") for part in runs[-1][2:]),

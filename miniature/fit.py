@@ -25,7 +25,8 @@ from crossframe.files import append_line, replacing
 from crossframe.progress import progress_bars
 
 Net = TypeVar("Net", bound=nn.Module)
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""Adam's state of a parameter; none before it first had a gradient."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +111,15 @@ class Fit(Generic[Net]):
         if not self.checkpoint.exists():
             return
         with safe_open(self.checkpoint, "pt") as stored:
-            meta = stored.metadata()
+            meta, kept = stored.metadata(), set(stored.keys())
             self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
             for name, p in self.parameters.items():
                 p.data.copy_(stored.get_tensor(f"weight/{name}"))
                 self.average[name].copy_(stored.get_tensor(f"average/{name}"))
-                if self.step:
-                    state = {m: stored.get_tensor(f"{m}/{name}").to(p.device) for m in MOMENTS}
-                    self.optimiser.state[p] = {
-                        "step": torch.tensor(float(self.step)),
-                        **state,
-                    }
+                if f"{MOMENTS[1]}/{name}" in kept:
+                    state = {m: stored.get_tensor(f"{m}/{name}") for m in MOMENTS}
+                    moments = {m: value.to(p.device) for m, value in state.items() if m != "step"}
+                    self.optimiser.state[p] = {"step": state["step"], **moments}
 
     def run(self, loss: Callable[[int], Mapping[str, Tensor]], every: float = 60.0) -> None:
         """Train up to ``recipe.end``, with a checkpoint every ``every`` seconds."""

@@ -17,7 +17,8 @@ from torch import nn
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
 from crossframe.errors import Problem, UserError
-from miniature import clip, controlnet, judge, latents, svd, svd_vae, unet, vae
+from methods.hallo.networks import HalloNets
+from miniature import clip, controlnet, hallo, hallo_vae, judge, latents, svd, svd_vae, unet, vae
 from miniature.export import WEIGHTS, export
 from miniature.fit import Recipe, device
 from miniature.svd_clips import Encoders
@@ -56,6 +57,14 @@ def _svd_vae() -> AutoencoderKLTemporalDecoder:
     return svd_vae.train(_trained(AutoencoderKL, "vae"))
 
 
+def _hallo_vae() -> AutoencoderKL:
+    return hallo_vae.train(_trained(AutoencoderKL, "vae"))
+
+
+def _hallo() -> HalloNets:
+    return hallo.train(_trained(AutoencoderKL, "hallo-vae"))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Sequence[Recipe]]] = {
     "vae": (vae.train, [vae.RECIPE]),
     "clip": (clip.train, clip.RECIPES),
@@ -65,6 +74,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Sequence[Recipe]]] = {
     "controlnet-depth": (_controlnet("depth"), [controlnet.RECIPES["depth"]]),
     "svd-unet": (_svd_unet, [svd.RECIPE]),
     "svd-vae": (_svd_vae, [svd_vae.RECIPE]),
+    "hallo-vae": (_hallo_vae, [hallo_vae.RECIPE]),
+    "hallo": (_hallo, hallo.RECIPES),
 }
 
 

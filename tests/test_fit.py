@@ -133,7 +133,7 @@ def test_the_checkpoint_is_one_safetensors_file(tmp_path: Path) -> None:
         names = set(stored.keys())
         assert stored.metadata()["step"] == "20"
         assert torch.equal(stored.get_tensor("weight/0.weight"), run.net[0].weight)
-    kinds = ("weight", "average", "exp_avg", "exp_avg_sq")
+    kinds = ("weight", "average", "step", "exp_avg", "exp_avg_sq")
     assert names == {f"{kind}/{name}" for kind in kinds for name in run.parameters}
 
 
@@ -163,3 +163,29 @@ def test_a_recipe_can_break_off(tmp_path: Path) -> None:
     short.run(losses_of(short))
     assert short.step == 6
     assert short.recipe.learning_rate(6) == whole.learning_rate(6), "the schedule is that of 20"
+
+
+def test_parameters_without_gradients_resume_as_they_were(tmp_path: Path) -> None:
+    def losses(run: Fit[nn.Sequential], step: int) -> dict[str, Tensor]:
+        x = torch.randn(RECIPE.batch, 4)
+        if step % 3:  # the last layer learns in one step of three, the first in the others
+            return {"first": run.net[0](x).square().mean()}
+        return {"last": (run.net[2](run.net[1](run.net[0](x).detach())) - 1).square().mean()}
+
+    whole = start(tmp_path / "whole")
+    whole.run(lambda step: losses(whole, step))
+    halted = start(tmp_path / "halves")
+
+    def dying(step: int) -> dict[str, Tensor]:
+        if step in (0, 8):
+            halted.save()
+        if step == 10:
+            raise KeyboardInterrupt
+        return losses(halted, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        halted.run(dying)
+    resumed = start(tmp_path / "halves")
+    resumed.run(lambda step: losses(resumed, step))
+    expected, found = state(whole), state(resumed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -1,0 +1,241 @@
+"""Training of the miniature Hallo, and what is measured on its frames."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from methods.hallo.calls import HalloCall
+from methods.hallo.drawing import draw_latents, prepare
+from methods.hallo.networks import HalloNets, stage_parameters
+from methods.hallo.schedule import sampling_schedule
+from methods.hallo.training import Dropped
+from miniature import hallo, hallo_check, hallo_clips, talking
+from miniature.figure import Figure
+from miniature.hallo_clips import LATENT, SOUND, Talk
+
+FRAMES = hallo_clips.FRAMES
+
+
+@pytest.fixture(scope="module")
+def nets() -> HalloNets:
+    return hallo.build()
+
+
+class Clips:
+    """Stands for `Talks` without an autoencoder: latents whose values tell clip and frame."""
+
+    clips = 3
+    grey = torch.full((4, LATENT, LATENT), 9.0)
+
+    def __getitem__(self, number: int) -> Talk:
+        values = 100.0 * number + torch.arange(FRAMES, dtype=torch.float32)
+        boxes = torch.tensor([[40, 88, 30, 100]]).repeat(FRAMES, 1)
+        boxes[:, :2] += torch.arange(FRAMES)[:, None] % 5
+        return Talk(
+            latents=values[:, None, None, None].expand(-1, 4, LATENT, LATENT).clone(),
+            sound=values[:, None, None].expand(-1, SOUND.blocks, SOUND.channels).clone(),
+            identity=torch.full((16,), float(number)),
+            face=boxes,
+            lip=torch.tensor([[54, 74, 80, 90]]).repeat(FRAMES, 1),
+        )
+
+
+def level(tensor: Tensor) -> list[float]:
+    return tensor.flatten(1)[:, 0].tolist()
+
+
+def test_networks_fit_the_limit(nets: HalloNets) -> None:
+    assert (
+        sum(p.numel() for p in nets.parameters()) <= 4_400_000
+    )  # with the autoencoder 12 MB in half precision
+
+
+def test_stills_have_a_reference_of_the_same_face_some_frames_away() -> None:
+    torch.manual_seed(0)
+    example = hallo.draw_stills(Clips(), 12)
+    target, reference = example.clean[:, 0, :, 0, 0], example.given.images[:, :1, 0, 0, 0]
+    assert (target // 100).equal((reference // 100).expand_as(target))
+    assert ((target - reference).abs() >= hallo.APART).all()
+    assert (target[:, 0] != target[:, 1]).all()
+    assert example.given.images.shape == (12, 1, 4, LATENT, LATENT)
+    assert level(example.given.identity) == (target[:, 0] // 100).tolist()
+
+
+def test_a_segment_has_the_two_frames_before_it_and_hears_its_own_sound() -> None:
+    torch.manual_seed(0)
+    kinds = set()
+    for _ in range(12):
+        example = hallo.draw_segments(Clips(), 2, 6)
+        for clean, images, sound in zip(
+            example.clean, example.given.images, example.given.sound, strict=True
+        ):
+            frames, first = clean[0, :, 0, 0].tolist(), float(clean[0, 0, 0, 0])
+            assert frames == [first + i for i in range(6)]
+            assert sound[:, 2, 0, 0].tolist() == frames
+            before, copies = [first - 2, first - 1], level(images[:1]) * 2
+            assert level(images[1:]) in (before, copies)
+            kinds.add(level(images[1:]) == copies)
+    assert kinds == {True, False}
+
+
+def test_focus_is_one_on_average_and_largest_on_the_lips() -> None:
+    face, lip = torch.tensor([32, 96, 24, 104]), torch.tensor([56, 72, 80, 88])
+    weight = hallo_clips.focus(face, lip)
+    assert weight.mean() == pytest.approx(1)
+    outside, inside, lips = weight[0, 0], weight[5, 6], weight[10, 7]
+    assert float(inside / outside) == pytest.approx(1 + hallo_clips.FACE_FOCUS)
+    whole = 1 + hallo_clips.FACE_FOCUS + hallo_clips.LIP_FOCUS
+    assert float(lips / outside) == pytest.approx(whole)
+
+
+def test_boxes_are_found_again() -> None:
+    region = torch.zeros(2, 20, 30, dtype=torch.bool)
+    region[0, 3:7, 10:22] = True
+    region[1, :, 29:] = True
+    assert hallo_clips.corners(region.numpy()).tolist() == [[10, 22, 3, 7], [29, 30, 0, 20]]
+
+
+def test_masks_at_training_are_of_the_union_or_of_the_reference_expanded() -> None:
+    talk = Clips()[0]
+    assert hallo_clips.boxes_for(talk.face, talk.lip, None)[0] == (40, 92, 30, 100)
+    face, lip = hallo_clips.boxes_for(talk.face, talk.lip, 1)
+    assert face[1] - face[0] == pytest.approx(48 * 1.2, abs=2)
+    assert lip[1] - lip[0] == pytest.approx(20 * 2, abs=2)
+
+
+@pytest.fixture(scope="module")
+def example() -> hallo.Example:
+    torch.manual_seed(1)
+    drawn = hallo.draw_segments(Clips(), 2, 2)
+    fresh = torch.randn(drawn.given.images.shape)
+    given = replace(drawn.given, images=fresh, sound=torch.randn(drawn.given.sound.shape))
+    return replace(drawn, clean=torch.randn(drawn.clean.shape), given=given)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_each_stage_moves_its_own_parameters_only(
+    nets: HalloNets, example: hallo.Example, stage: int
+) -> None:
+    own = stage_parameters(nets, stage)
+    for name, parameter in nets.named_parameters():
+        parameter.requires_grad_(name in own).grad = None
+    given = replace(example.given, images=example.given.images[:, : 1 if stage == 1 else None])
+    part = replace(example, given=given)
+    if stage == 1:
+        part = replace(part, clean=part.clean[:, :, :1], focus=part.focus[:, :, :1])
+    with torch.random.fork_rng():
+        torch.manual_seed(5)  # nothing is dropped
+        hallo.Trainer(nets, stage, Clips.grey).loss(part).backward()
+    moved = {name for name, p in nets.named_parameters() if p.grad is not None}
+    assert moved <= own.keys()
+    wanted = {1: "denoising_unet.unet.conv_out.weight", 2: "motion_modules.0.audio.proj_out.weight"}
+    assert any(wanted[stage] in name for name in moved)
+
+
+def test_what_is_dropped(nets: HalloNets, example: hallo.Example) -> None:
+    trainer = hallo.Trainer(nets, 2, Clips.grey)
+    with torch.no_grad():
+        tokens, call = trainer.told(example, Dropped())
+        null, without = trainer.told(example, Dropped(True, True, True, False, True))
+        _, alone = trainer.told(example, Dropped(reference=True))
+        _, grey = trainer.told(example, Dropped(motion=True))
+    assert call.bank is not None
+    assert call.unconditional == 0
+    assert alone.bank is None
+    assert without.bank is not None
+    assert without.unconditional == 2
+    assert without.locator is None
+    assert without.audio is not None
+    assert not without.audio.any()
+    with torch.no_grad():
+        both, told = prepare(nets, example.given, HalloCall(2, order="fixed"), guided=True)
+    assert torch.allclose(both, torch.cat([null, tokens]))
+    layer = "mid_block.attentions.0"
+    assert told.bank is not None
+    assert grey.bank is not None
+    assert torch.allclose(told.bank[layer][:2], without.bank[layer], atol=1e-5)
+    assert torch.allclose(told.bank[layer][2:], call.bank[layer], atol=1e-5)
+    assert torch.allclose(grey.bank[layer][:, 0], call.bank[layer][:, 0], atol=1e-5)
+    assert not torch.allclose(grey.bank[layer][:, 1:], call.bank[layer][:, 1:], atol=1e-2)
+
+
+def test_fresh_sound_and_time_change_nothing(nets: HalloNets, example: hallo.Example) -> None:
+    trainer = hallo.Trainer(nets, 2, Clips.grey)
+    with torch.no_grad():
+        nets.denoising_unet.unet.conv_out.weight.normal_(std=0.1)
+        tokens, call = trainer.told(example, Dropped())
+        plain = replace(call, audio=None, motion=False)
+        t = torch.tensor([500, 3])
+        answers = [nets.denoising_unet(example.clean, t, tokens, c) for c in (call, plain)]
+        nets.denoising_unet.unet.conv_out.weight.zero_()
+    assert torch.allclose(answers[0], answers[1], atol=1e-6)
+    assert answers[0].std() > 0.01
+
+
+def test_guidance_of_one_needs_no_second_half(nets: HalloNets, example: hallo.Example) -> None:
+    schedule, noise = sampling_schedule(2), torch.randn(example.clean.shape)
+    call = HalloCall(2, order="fixed")
+    drawn = [
+        draw_latents(nets, example.given, schedule, noise, scale, call) for scale in (1.0, 1 + 1e-7)
+    ]
+    assert torch.allclose(drawn[0], drawn[1], atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def portraits() -> hallo_check.Portraits:
+    return hallo_check.held_out(clips=2, frames=24)
+
+
+def test_estimators_find_the_truth_in_true_frames(portraits: hallo_check.Portraits) -> None:
+    rows = list(zip(portraits.frames, portraits.truths, portraits.reference, strict=True))
+    for frames, truth, reference in rows:
+        assert hallo_check.voice_follows(frames, truth) > 0.97
+        assert hallo_check.head_follows(frames, truth, reference) > 0.98
+        assert hallo_check.thing_follows(frames, truth, reference) > 0.98
+        still = reference.expand_as(frames)
+        assert hallo_check.voice_follows(still, truth) == 0
+        assert hallo_check.head_follows(still, truth, reference) == 0
+
+
+def test_estimators_survive_noise(portraits: hallo_check.Portraits) -> None:
+    frames, truth, reference = portraits.frames[0], portraits.truths[0], portraits.reference[0]
+    noisy = frames + 0.05 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
+    assert hallo_check.voice_follows(noisy, truth) > 0.9
+    assert hallo_check.head_follows(noisy, truth, reference) > 0.95
+
+
+def test_offsets_are_exact_for_whole_and_half_pixels() -> None:
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+
+    def blob(dx: float, dy: float) -> Tensor:
+        return torch.exp(-((x - 30 - dx) ** 2 + (y - 32 - dy) ** 2) / 60).expand(3, -1, -1)
+
+    part = (x - 30).abs() + (y - 32).abs() < 14
+    found = talking.offsets(
+        torch.stack([blob(0, 0), blob(5, -3), blob(-2.5, 1.5)]), blob(0, 0), part
+    )
+    assert torch.allclose(found, torch.tensor([[0.0, 0], [5, -3], [-2.5, 1.5]]).to(found), atol=0.1)
+
+
+def test_border_jump_compares_borders_with_what_lies_between() -> None:
+    change = torch.tensor([1.0, 1, 3, 1, 1, 5, 1, 1])  # frames 3 and 6 begin segments
+    assert talking.border_jump([change], 3) == pytest.approx(4.0)
+
+
+def test_psnr_inside_a_region() -> None:
+    truth = torch.zeros(1, 3, 2, 2)
+    frames = truth.clone()
+    frames[..., 0, 0] = 0.1
+    where = torch.tensor([[[True, False], [False, False]]])
+    assert talking.psnr(frames, truth, where) == pytest.approx(20, abs=1e-3)
+
+
+def test_figures_say_when_they_fall_short() -> None:
+    assert Figure("hallo", "x", 0.6, least=0.7).short
+    assert Figure("hallo", "x", 0.3, most=0.2).short
+    assert not Figure("hallo", "x", 0.2, most=0.2).short
+    assert Figure("hallo", "x", 1.0, 0.5, 2.0).goal == ">= 0.5, <= 2"
