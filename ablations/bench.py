@@ -73,11 +73,11 @@ class ClipBench:
 
     @cached_property
     def face(self) -> Face | None:
-        """The region of the mouth and the loudness of the voice, where they are known."""
+        """Mouth, loudness of the voice, face and pose, where they are known."""
         known = self.truth
         if "mouth" not in known or "envelope" not in known:
             return None
-        return Face(known["mouth"], known["envelope"])
+        return Face(known["mouth"], known["envelope"], known.get("face"), known.get("pose"))
 
     def controls(
         self, kinds: tuple[str, ...], annotator_range: str = "correct"

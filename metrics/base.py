@@ -98,14 +98,18 @@ class Memo:
 
 @dataclass(frozen=True)
 class Face:
-    """A talking face, for metrics of lip motion.
+    """A talking face, for metrics of lip and head motion.
 
     mouth: (f, h, w) bool, a region that holds the mouth in every frame, open or closed; a box will
-    do. envelope: (f,) loudness of the voice during each frame, of any unit.
+    do. envelope: (f,) loudness of the voice during each frame, of any unit. box: (f, h, w) bool,
+    the box around the face in each frame of the source, or None. pose: (f, 2), where the head of
+    the source is, (x, y) in pixels off its middle, or None.
     """
 
     mouth: Tensor
     envelope: Tensor
+    box: Tensor | None = None
+    pose: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,29 @@
-"""Lip motion against the voice, for talking faces.
+"""Motion of lips and head against the voice, for talking faces.
 
 Shapes: f frames, h height, w width.
 """
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crossframe.errors import NotAvailable
 from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue, mean_of
+from metrics.shared import require_source
 
 NAME = "sync/mouth_corr"
+HEAD = "sync/head_corr"
 LEAST_FRAMES = 5
 STILL = 1e-6
 """Standard deviation below which a series counts as constant."""
 LUMA = (0.299, 0.587, 0.114)
+REACH = 8
+"""A head is looked for as far as one part in so many of the frame's side from where it was."""
 
 
 def mouth_openness(frames: Tensor, mouth: Tensor) -> Tensor:
@@ -25,8 +33,7 @@ def mouth_openness(frames: Tensor, mouth: Tensor) -> Tensor:
     mouth shows its dark inside, so darkness follows opening up to scale and offset, which a
     correlation ignores.
     """
-    luma = (frames.double() * frames.new_tensor(LUMA).double().view(1, 3, 1, 1)).sum(1)
-    return ((1 - luma) * mouth).sum((1, 2)) / mouth.sum((1, 2)).clamp(min=1)
+    return ((1 - _luma(frames)) * mouth).sum((1, 2)) / mouth.sum((1, 2)).clamp(min=1)
 
 
 def correlation_terms(opening: Tensor, envelope: Tensor) -> Tensor:
@@ -35,12 +42,17 @@ def correlation_terms(opening: Tensor, envelope: Tensor) -> Tensor:
     All 0 when `opening` is constant: a still mouth follows nothing. Raises NotAvailable for
     fewer than 5 frames or a constant envelope.
     """
-    if len(opening) < LEAST_FRAMES:
-        raise NotAvailable(NAME, f"needs {LEAST_FRAMES} frames, not {len(opening)}")
-    centred = [series.double() - series.double().mean() for series in (opening, envelope)]
+    return _terms(NAME, opening, envelope, "the voice is as loud in every frame")
+
+
+def _terms(name: str, made: Tensor, wanted: Tensor, constant: str) -> Tensor:
+    """`correlation_terms` of any two series; `constant` is said when `wanted` does not vary."""
+    if len(made) < LEAST_FRAMES:
+        raise NotAvailable(name, f"needs {LEAST_FRAMES} frames, not {len(made)}")
+    centred = [series.double() - series.double().mean() for series in (made, wanted)]
     spreads = [series.square().mean().sqrt() for series in centred]
     if spreads[1] < STILL:
-        raise NotAvailable(NAME, "the voice is as loud in every frame")
+        raise NotAvailable(name, constant)
     if spreads[0] < STILL:
         return centred[0] * 0
     return centred[0] * centred[1] / (spreads[0] * spreads[1])
@@ -57,8 +69,65 @@ def mouth_corr(inputs: MetricInputs) -> MetricValue:
     return mean_of(correlation_terms(mouth_openness(inputs.frames, face.mouth), face.envelope))
 
 
+def head_offsets(frames: Tensor, portrait: Tensor, box: Tensor) -> Tensor:
+    """How far the face of a portrait has moved aside in each frame: (f,) float64, in pixels.
+
+    frames: (f, 3, h, w) in [0, 1]. portrait: (3, h, w). box: (h, w) bool, the box around its face.
+    The face in grey is laid over each frame wherever it is up to an eighth of the frame's side
+    away; the place with the highest normalised cross-correlation counts, to parts of a pixel by a
+    parabola.
+    """
+    rows, columns = (torch.where(box.any(axis))[0] for axis in (1, 0))
+    top, left = int(rows[0]), int(columns[0])
+    reach = frames.shape[-1] // REACH
+    face = _luma(portrait[None])[0, rows][:, columns].float().numpy()
+    padded = F.pad(_luma(frames)[:, None], [reach] * 4, mode="replicate")[:, 0].float().numpy()
+    bottom, right = top + len(rows) + 2 * reach, left + len(columns) + 2 * reach
+    places = [_best_column(frame[top:bottom, left:right], face) for frame in padded]
+    return torch.tensor(places, dtype=torch.float64) - reach
+
+
+def _best_column(window: np.ndarray, face: np.ndarray) -> float:
+    """Column, to parts of a pixel, at which a face (a, b) is most like a window (h, w)."""
+    likeness = cv2.matchTemplate(window, face, cv2.TM_CCOEFF_NORMED)
+    row, column = np.unravel_index(int(likeness.argmax()), likeness.shape)
+    if not 0 < column < likeness.shape[1] - 1:
+        return float(column)
+    before, here, after = (float(value) for value in likeness[row, column - 1 : column + 2])
+    bend = before - 2 * here + after
+    return float(column) + (0.5 * (before - after) / bend if bend < 0 else 0.0)
+
+
+def head_corr(inputs: MetricInputs) -> MetricValue:
+    """`sync/head_corr`: one term per frame. NotAvailable for clips whose head's pose is unknown."""
+    face = inputs.face
+    if face is None or face.box is None or face.pose is None:
+        raise NotAvailable(HEAD, "needs to know the face's box and pose, and the clip does not say")
+    source = require_source(HEAD, inputs)
+    moved = head_offsets(inputs.frames, source[0], face.box[0])
+    terms = _terms(HEAD, moved, face.pose[:, 0], "the head of the source stands still")
+    return mean_of(terms)
+
+
+def _luma(frames: Tensor) -> Tensor:
+    """Rec. 601 luma (f, h, w) float64 of frames (f, 3, h, w)."""
+    return (frames.double() * frames.new_tensor(LUMA).double().view(1, 3, 1, 1)).sum(1)
+
+
 def _corr_series(frames: Tensor, mouth: Tensor, envelope: Tensor) -> Tensor:
     return correlation_terms(mouth_openness(frames, mouth), envelope)
+
+
+def _head_series(frames: Tensor, portrait: Tensor, box: Tensor, pose: Tensor) -> Tensor:
+    moved = head_offsets(frames, portrait, box)
+    return _terms(HEAD, moved, pose[:, 0], "the head of the source stands still")
+
+
+class HeadCorrelation(ClipMean):
+    """`sync/head_corr` over clips: frames (f, 3, h, w), portrait (3, h, w), box, pose (f, 2)."""
+
+    higher_is_better = True
+    series = staticmethod(_head_series)
 
 
 class MouthCorrelation(ClipMean):

@@ -27,6 +27,7 @@ BEND = 0.45
 """Octaves by which the slow signal at 1 raises the pitch."""
 
 HARMONICS = 24
+LEVELS = 32767
 LOUDNESS = 0.12
 """Root mean square of a voice at its loudest; pulses reach about four times as high."""
 
@@ -88,7 +89,10 @@ class Speech:
         return PITCH * (1 + (2**BEND - 1) * self.head(t))
 
     def samples(self, first: int, count: int, rate: int = RATE) -> Voice:
-        """Return `count` samples from sample `first` on."""
+        """Return `count` samples from sample `first` on, rounded to 16 bits.
+
+        So the last bit of a cosine, which may differ between machines, hardly ever matters.
+        """
         t = (first + np.arange(count)) / rate
         swing = sum((wave.integral(t) for wave in self.slow), np.zeros_like(t))
         phase = 2 * np.pi * PITCH * (t + (2**BEND - 1) * swing)
@@ -96,7 +100,8 @@ class Speech:
         gains = numbers**-TILT * self._formant_gains(numbers * self.pitch(t), t)
         gains /= np.sqrt((gains**2).sum(0) / 2)
         loud = LOUDNESS * (HUM + (1 - HUM) * self.opening(t))
-        return Voice((loud * (gains * np.cos(numbers * phase)).sum(0)).astype(np.float32), rate)
+        levels = np.round(LEVELS * loud * (gains * np.cos(numbers * phase)).sum(0))
+        return Voice((levels / LEVELS).astype(np.float32), rate)
 
     def _formant_gains(self, hertz: Array, t: Array) -> Array:
         """Gains (HARMONICS, n) at frequencies of that shape: a sum of resonances."""

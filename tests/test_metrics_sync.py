@@ -4,7 +4,15 @@ import torch
 
 from crossframe.errors import NotAvailable
 from metrics.base import Face, MetricInputs
-from metrics.sync import MouthCorrelation, correlation_terms, mouth_corr, mouth_openness
+from metrics.sync import (
+    HeadCorrelation,
+    MouthCorrelation,
+    correlation_terms,
+    head_corr,
+    head_offsets,
+    mouth_corr,
+    mouth_openness,
+)
 
 ENVELOPE = torch.tensor([0.0, 0.5, 1.0, 0.4, 0.1, 0.8, 0.3, 0.9])
 
@@ -76,3 +84,53 @@ def test_accumulator_averages_clips():
     metric.update(*talking(ENVELOPE), ENVELOPE)
     metric.update(*talking(torch.full((8,), 0.5)), ENVELOPE)
     assert 0.49 < metric.compute() <= 0.5
+
+
+def moving_face(offsets, side=64):
+    """A patterned square face at offsets (f,) in pixels on a plain ground, and its boxes."""
+    rng = np.random.default_rng(0)
+    wide = rng.uniform(0, 1, (8, 8))
+    axis = np.arange(side)
+    frames = []
+    for offset in offsets:
+        x = np.clip((axis - 20 - offset) / 3, -0.5, 7.49)
+        columns = np.stack([np.interp(x, np.arange(8), line) for line in wide])
+        inside = (x > -0.5) & (x < 7.49)
+        picture = np.full((side, side), 0.5)
+        picture[20:44] = np.where(inside, np.repeat(columns, 3, 0), 0.5)
+        frames.append(picture)
+    boxes = torch.zeros(len(offsets), side, side, dtype=torch.bool)
+    boxes[:, 20:44, 19:44] = True
+    return torch.tensor(np.stack(frames))[:, None].expand(-1, 3, -1, -1).float(), boxes
+
+
+AWAY = np.array([0.0, 1.5, 3.0, 4.25, 2.0, -1.0, -3.5, -5.0])
+
+
+def test_the_offset_of_a_head_is_found_to_parts_of_a_pixel():
+    frames, boxes = moving_face(AWAY)
+    np.testing.assert_allclose(head_offsets(frames, frames[0], boxes[0]), AWAY, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "low", "high"),
+    [(AWAY, 0.99, 1.0001), (-AWAY, -1.0001, -0.99), (0 * AWAY, 0.0, 0.0)],
+)
+def test_a_head_that_moves_as_the_source_does_correlates(offsets, low, high):
+    source, boxes = moving_face(AWAY)
+    pose = torch.tensor(np.stack([AWAY, 0 * AWAY], 1))
+    face = Face(boxes, ENVELOPE, boxes, pose)
+    made = MetricInputs(moving_face(offsets)[0], source, face=face)
+    assert low <= head_corr(made).value <= high
+    metric = HeadCorrelation()
+    metric.update(made.frames, source[0], boxes[0], pose)
+    assert metric.compute().item() == pytest.approx(head_corr(made).value)
+
+
+def test_clips_that_do_not_say_where_the_head_is_have_no_value():
+    source, boxes = moving_face(AWAY)
+    with pytest.raises(NotAvailable, match="box and pose"):
+        head_corr(MetricInputs(source, source, face=Face(boxes, ENVELOPE)))
+    still = Face(boxes, ENVELOPE, boxes, torch.zeros(8, 2))
+    with pytest.raises(NotAvailable, match="stands still"):
+        head_corr(MetricInputs(source, source, face=still))

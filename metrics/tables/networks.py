@@ -82,6 +82,24 @@ NETWORKED: Mapping[str, Entry] = {
         needs=["face"],
         torchmetric="metrics.sync:MouthCorrelation",
     ),
+    "sync/head_corr": row(
+        "metrics.sync:head_corr",
+        "whether the head moves to the side with the voice",
+        direction="higher",
+        range=(-1.0, 1.0),
+        unit="correlation",
+        definition=(
+            "Pearson correlation over frames between how far the head stands to the side and how "
+            "far it does in the source, which follows the pitch of the voice. It is found in the "
+            "output's pictures: the face of the source's first frame, in grey and in its box, is "
+            "laid over each frame up to an eighth of its side away; the shift with the highest "
+            "normalised cross-correlation counts, to parts of a pixel by a parabola. The series "
+            "holds the products of the standardised values. 0 when the head does not move; "
+            "unavailable for clips that do not say where the head is."
+        ),
+        needs=["source", "face"],
+        torchmetric="metrics.sync:HeadCorrelation",
+    ),
 }
 
 COST: Mapping[str, Entry] = {
