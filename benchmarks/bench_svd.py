@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.bench_attention import MIB, peak_bytes
+from benchmarks.measure import MIB, peak_bytes
 from methods.svd.cache import cached
 from methods.svd.memory import spare
 from methods.svd.options import Memory, Reuse
