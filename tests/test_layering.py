@@ -53,6 +53,8 @@ TORCH_FREE = [
     "methods/options.py",
     "methods/controlvideo/layout.py",
     "methods/controlvideo/options.py",
+    "methods/hallo/keys.py",
+    "methods/hallo/sizes.py",
     "methods/interpolators/__init__.py",
     "methods/interpolators/rife_weights.py",
     "methods/patterns.py",
