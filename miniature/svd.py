@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from diffusers.models import UNetSpatioTemporalConditionModel
-from diffusers.schedulers import EulerDiscreteScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -79,11 +78,6 @@ def build() -> UNetSpatioTemporalConditionModel:
     return net
 
 
-def scheduler() -> EulerDiscreteScheduler:
-    """Euler on the released model's schedule."""
-    return EulerDiscreteScheduler(**SCHEDULE)
-
-
 def _like(sigma: Tensor) -> Tensor:
     """Sigmas (n,) against clips (n, f, 4, h, w)."""
     return sigma[:, None, None, None, None]
@@ -93,12 +87,6 @@ def velocity(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """What the network should answer, (n, f, 4, h, w), for sigmas (n,)."""
     s = _like(sigma)
     return (noise - s * clean) / (s**2 + 1).sqrt()
-
-
-def denoised(noised: Tensor, answer: Tensor, sigma: Tensor) -> Tensor:
-    """The clean clip (n, f, 4, h, w) that an answer of the network means."""
-    s = _like(sigma)
-    return noised / (s**2 + 1) - s / (s**2 + 1).sqrt() * answer
 
 
 def draw_sigmas(count: int) -> Tensor:
@@ -169,31 +157,3 @@ def train(encoders: Encoders) -> UNetSpatioTemporalConditionModel:
     run.run(lambda step: losses(run.net, draw(draw_batch(encoders, clips_at(step), RECIPE.batch))))
     run.use_average()
     return run.net
-
-
-@torch.no_grad()
-def sample(
-    net: UNetSpatioTemporalConditionModel,
-    of: Batch,
-    *,
-    steps: int = 25,
-    guidance: tuple[float, float] = (1.0, 3.0),
-    frames: int = FRAMES,
-    seed: int = 0,
-) -> Tensor:
-    """Clips (n, frames, 4, h, w), scaled latents, for what is given of ``of``.
-
-    The released pipeline's loop: Euler, guidance rising linearly from the first frame to the last.
-    """
-    schedule = scheduler()
-    schedule.set_timesteps(steps, device=of.given.device)
-    shape = (len(of.given), frames, *of.given.shape[1:])
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(of.given)
-    x = x * schedule.init_noise_sigma
-    scale = torch.linspace(*guidance, frames).to(x)[:, None, None, None]
-    blind = Batch(of.latents, of.given * 0, of.context * 0, of.ids)
-    for t, sigma in zip(schedule.timesteps, schedule.sigmas[:-1], strict=True):
-        at = sigma.to(x).expand(len(x))
-        without, seen = answer(net, x, at, blind), answer(net, x, at, of)
-        x = schedule.step(without + scale * (seen - without), t, x).prev_sample
-    return x

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from diffusers.models import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
-from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection
+from torch import Tensor
 
 from crossframe.flow.fields import dis_flow, dis_forward, to_levels, warp_backward
+from methods.backbone_config import parse_backbone
 from methods.backbones import Backbone, decode_latents, encode_frames, encode_prompts
+from methods.base import SampleRequest
 from methods.ddim import add_noise, make_schedule
 from methods.denoising import denoise
 from methods.guidance import guide
-from methods.norm_groups import groups_of
-from miniature.export import WEIGHTS
+from methods.svd.backbone import SvdBackbone, load_svd
+from methods.svd.config import SvdConfig
+from methods.svd.decoding import decode
+from methods.svd.options import Decoding
+from methods.svd.sampler import sample
 from miniature.figure import Figure
-from miniature.svd import sample
-from miniature.svd_clips import Batch, Encoders, Take, draw_take, image_embeddings
+from miniature.svd_clips import Take, draw_take
 
-CLIPS = 12
+CLIPS = 8
 BUCKETS = (20.0, 60.0, 100.0, 140.0, 180.0)
 ORDINARY = 2
 """Index of the bucket at which pictures are judged."""
-FPS, AUGMENTATION = 7, 0.02
-"""The defaults of the released pipeline."""
 STEPS, GUIDANCE, STRENGTH = 20, 4.0, 0.75
 """Of the image model that redraws every frame."""
-
-
-def shipped(kind: Any, name: str) -> Any:
-    """A shipped network in float32."""
-    folder = WEIGHTS / name
-    with groups_of(folder):
-        net: nn.Module = kind.from_pretrained(folder, torch_dtype=torch.float32)
-    return net.eval().requires_grad_(False)
 
 
 def psnr(found: Tensor, wanted: Tensor) -> float:
@@ -69,36 +59,28 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
     return float(torch.corrcoef(ranks)[0, 1])
 
 
-def decode(vae: AutoencoderKLTemporalDecoder, latents: Tensor) -> Tensor:
-    """Pictures (f, 3, h, w) in [0, 1] of a clip's scaled latents, decoded together."""
-    sample = vae.decode(latents / vae.config.scaling_factor, num_frames=len(latents)).sample
-    return (sample / 2 + 0.5).clamp(0, 1)
-
-
 def check_svd_vae(backbone: Backbone, clips: int = CLIPS) -> Iterator[Figure]:
     """Decoding frames together against one by one: fidelity, and changes that are not there."""
-    together = shipped(AutoencoderKLTemporalDecoder, "svd-vae")
-    decoders = {
-        "frames together": partial(decode, together),
-        "one by one (vae)": partial(decode_latents, backbone),
-    }
+    networks = load_svd(parse_backbone("miniature"))
     takes = [draw_take("heldout", number).frames() for number in range(clips)]
     latents = [encode_frames(backbone, frames) for frames in takes]
-    for name, decoder in decoders.items():
-        found = [decoder(z) for z in latents]
-        pairs = list(zip(found, takes, strict=True))
+    found = {
+        "frames together": [decode(networks, z, Decoding(chunk=None)) for z in latents],
+        "one by one (vae)": [decode_latents(backbone, z) for z in latents],
+    }
+    for name, videos in found.items():
+        pairs = list(zip(videos, takes, strict=True))
         least = 30.0 if name == "frames together" else None
         yield Figure("svd-vae", f"PSNR, dB, {name}", _mean(psnr(*p) for p in pairs), least)
         error = _mean(restlessness(*p) for p in pairs)
         yield Figure("svd-vae", f"error of the changes x 1000, {name}", 1000 * error)
 
 
-def given_pictures(encoders: Encoders, pictures: Tensor, bucket: float) -> Batch:
-    """What the denoiser is given for first frames (n, 3, h, w) in [0, 1]."""
-    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(1))
-    given = encoders.latents(pictures * 2 - 1 + AUGMENTATION * noise)
-    ids = torch.tensor([FPS - 1, bucket, AUGMENTATION]).expand(len(pictures), -1)
-    return Batch(given[:, None], given, image_embeddings(encoders.image, pictures), ids)
+def made(networks: SvdBackbone, take: Take, bucket: float, seed: int) -> Tensor:
+    """A clip (f, 3, h, w) that begins with the first frame of a take, as diffusers makes it."""
+    config = SvdConfig(preset="repo", motion_bucket=bucket)
+    request = SampleRequest(take.frames(), take.scene.caption, seed=seed)
+    return sample(networks, request, config, lambda done, total: None)
 
 
 def redrawn(backbone: Backbone, take: Take, seed: int) -> Tensor:
@@ -123,23 +105,17 @@ def check_svd_unet(backbone: Backbone, clips: int = CLIPS) -> Iterator[Figure]:
 
     Buckets are compared clip by clip, with the same noise for all of them.
     """
-    net = shipped(UNetSpatioTemporalConditionModel, "svd-unet")
-    vae = shipped(AutoencoderKLTemporalDecoder, "svd-vae")
-    encoders = Encoders(backbone.vae, shipped(CLIPVisionModelWithProjection, "clip"))
+    networks = load_svd(parse_backbone("miniature"))
     takes = [draw_take("heldout", number) for number in range(clips)]
-    first = torch.stack([take.frames()[0] for take in takes])
-    made = [
-        [decode(vae, z) for z in sample(net, given_pictures(encoders, first, bucket))]
-        for bucket in BUCKETS
-    ]
-    moved = [[motion(video) for video in videos] for videos in made]
-    ordinary = torch.stack(made[ORDINARY])
-    yield Figure("svd-unet", "PSNR of the first frame, dB", psnr(ordinary[:, 0], first), 24.0)
-    responses = [rank_correlation(BUCKETS, row) for row in zip(*moved, strict=True)]
+    videos = [[made(networks, take, b, n) for b in BUCKETS] for n, take in enumerate(takes)]
+    moved = [[motion(video) for video in row] for row in videos]
+    ordinary = [row[ORDINARY] for row in videos]
+    kept = [psnr(v[:1], t.frames()[:1]) for v, t in zip(ordinary, takes, strict=True)]
+    yield Figure("svd-unet", "PSNR of the first frame, dB", _mean(kept), 24.0)
     name = "rank correlation of motion bucket and motion"
-    yield Figure("svd-unet", name, _mean(responses), 0.8)
-    for bucket, row in zip(BUCKETS, moved, strict=True):
-        yield Figure("svd-unet", f"motion at bucket {bucket:g}, pixels a frame", _mean(row))
+    yield Figure("svd-unet", name, _mean(rank_correlation(BUCKETS, row) for row in moved), 0.8)
+    for bucket, column in zip(BUCKETS, zip(*moved, strict=True), strict=True):
+        yield Figure("svd-unet", f"motion at bucket {bucket:g}, pixels a frame", _mean(column))
     own = _mean(warping_error(video) for video in ordinary)
     apart = _mean(warping_error(redrawn(backbone, take, n)) for n, take in enumerate(takes))
     yield Figure("svd-unet", "warping error x 1000", 1000 * own)
@@ -147,6 +123,6 @@ def check_svd_unet(backbone: Backbone, clips: int = CLIPS) -> Iterator[Figure]:
     yield Figure("svd-unet", "times below the image model per frame", apart / own, 1.0)
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Iterable[float]) -> float:
     found = list(values)
     return sum(found) / len(found)

@@ -36,8 +36,8 @@ def test_a_card_names_the_very_weights_beside_it(name):
     assert card["acceptance"], "run `crossframe miniature check --write`"
 
 
-def test_the_folder_stays_below_20_megabytes():
-    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 20e6
+def test_the_folder_stays_below_40_megabytes():
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 40e6
 
 
 @torch.inference_mode()
