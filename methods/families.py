@@ -105,8 +105,8 @@ FAMILIES: Mapping[str, Family] = {
             "face_encoder": Role("face_analysis/models", files=("glintr100.onnx",), optional=True),
         },
         sources="`hf download fudan-generative-ai/hallo --local-dir DIR` brings hallo/net.pth "
-        "(4.9 GB, in place of any Stable Diffusion), sd-vae-ft-mse, wav2vec/wav2vec2-base-960h, and in "
-        "face_analysis insightface's antelopev2, for research only, which is used where "
+        "(4.9 GB, in place of any Stable Diffusion), sd-vae-ft-mse, wav2vec/wav2vec2-base-960h, "
+        "and in face_analysis insightface's antelopev2, for research only, which is used where "
         "backbone.face_encoder names it and after `pip install insightface onnxruntime`",
     ),
 }
