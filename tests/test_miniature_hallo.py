@@ -13,7 +13,7 @@ from methods.hallo.drawing import draw_latents, prepare
 from methods.hallo.networks import HalloNets, stage_parameters
 from methods.hallo.schedule import sampling_schedule
 from methods.hallo.training import Dropped
-from miniature import hallo, hallo_check, hallo_clips, talking
+from miniature import hallo, hallo_check, hallo_clips, hallo_vae, talking
 from miniature.figure import Figure
 from miniature.hallo_clips import LATENT, SOUND, Talk
 
@@ -239,3 +239,13 @@ def test_figures_say_when_they_fall_short() -> None:
     assert Figure("hallo", "x", 0.3, most=0.2).short
     assert not Figure("hallo", "x", 0.2, most=0.2).short
     assert Figure("hallo", "x", 1.0, 0.5, 2.0).goal == ">= 0.5, <= 2"
+
+
+def test_pictures_for_the_autoencoder_weigh_faces_more() -> None:
+    images, weights = hallo_vae.pictures(3, 2)
+    again, _ = hallo_vae.pictures(4, 1)
+    assert images.shape == (2, 3, 128, 128)
+    assert torch.equal(images[1], again[0])
+    assert weights.unique().tolist() == [1, hallo_vae.FACE_WEIGHT]
+    assert weights[:, 0, 60, 64].tolist() == [hallo_vae.FACE_WEIGHT] * 2
+    assert weights[:, 0, :8].unique().tolist() == [1]
