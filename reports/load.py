@@ -82,6 +82,7 @@ class ClipFolder:
     fps: float
     exact_flow: bool | None
     sha256: str = ""
+    sound: bool = False
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,7 @@ def _clips(root: Path) -> Iterable[ClipFolder]:
             fps=float(card.get("fps") or 8.0),
             exact_flow=card.get("exact_flow"),
             sha256=card.get("sha256", ""),
+            sound=bool(card.get("sound", False)),
         )
 
 

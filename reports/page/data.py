@@ -148,6 +148,7 @@ def _clip_data(run: Run, clip_id: str) -> dict[str, Any]:
         "id": clip_id,
         "caption": clip.caption,
         "fps": clip.fps,
+        "sound": clip.sound,
         **media(clip.folder, "clips"),
     }
 

@@ -26,6 +26,11 @@ function setLoop(on) {
   byId("loop").setAttribute("aria-pressed", String(on));
   keepAddress();
 }
+function setSound(on) {
+  audible = on && !byId("sound").hidden;
+  byId("sound").setAttribute("aria-pressed", String(audible));
+  tune();
+}
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
   try { localStorage.setItem("crossframe-theme", theme); } catch { /* forbidden for files; only kept while open */ }
@@ -47,6 +52,7 @@ const KEYS = {
   ">": () => setSpeed(1),
   l: () => setLoop(!view.loop),
   w: () => setWipe(!view.wipe),
+  s: () => setSound(!audible),
   j: () => chooseBeside(1),
   k: () => chooseBeside(-1),
   d: switchTheme,
@@ -71,6 +77,7 @@ function showView() {
   byId("show").value = view.show;
   byId("speed").value = view.speed;
   setLoop(view.loop);
+  byId("sound").hidden = !data.clips.some((clip) => clip.sound);
   Object.keys(sortables).forEach((name) => sortBy(name, view[name]));
   filterTables();
   drawGrid();
@@ -90,6 +97,7 @@ function wire() {
   on("speed", "change", (select) => { view.speed = Number(select.value); keepAddress(); });
   on("loop", "click", () => setLoop(!view.loop));
   on("wipe", "click", () => setWipe(!view.wipe));
+  on("sound", "click", () => setSound(!audible));
   on("wipe-at", "input", (range) => placeWipe(Number(range.value)));
   on("size", "change", (select) => { view.size = select.value; redraw(); });
   on("show", "change", (select) => { view.show = select.value; redraw(); });

@@ -114,6 +114,7 @@ function mount(stage, cell, over, Kind) {
   player.element.classList.toggle("over", over);
   stage.append(player.element);
   live.add(player);
+  tune();
   return player;
 }
 const playersIn = (stage) => [...live].filter((player) => player.stage === stage);
@@ -213,6 +214,14 @@ function pause() {
   showTime();
   keepAddress();
 }
+/* Of all videos that play at most one is heard: the chosen cell's, else the first. */
+let audible = false;
+function tune() {
+  const sounding = [...live].filter((player) =>
+    player instanceof VideoPlayer && player.cell.clip.sound && led(player));
+  const heard = audible && (sounding.find((player) => player.stage.closest("#cell")) ?? sounding[0]);
+  live.forEach((player) => { player.element.muted = player !== heard; });
+}
 /* line: only the videos of that line play; all of them otherwise. */
 function play(line = null) {
   if (clock.playing) live.forEach((player) => player.rest());
@@ -220,6 +229,7 @@ function play(line = null) {
   clock.line = line;
   clock.playing = true;
   clock.last = performance.now();
+  tune();
   showPlaying();
   requestAnimationFrame(tick);
 }
