@@ -30,6 +30,8 @@ def heatmap(ask: Ask) -> Figure:
     """One panel per metric, lighter where better; empty fields are crossed out."""
     across, down = two_axes(ask)
     found = [crosstab(ask.run, metric, down, across) for metric in ask.metrics]
+    if not found[0].values:
+        raise NotDrawn(f"no row has both {across} and {down}")
     columns = columns_of(ask.width, len(found))
     panel = 0.75 + 0.3 * max(1, len(found[0].down))
     with figure(ask.width, height_of(ask.width, len(found), panel, 0.1)) as made:

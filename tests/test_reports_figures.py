@@ -205,6 +205,14 @@ def test_a_heat_map_shows_means_where_its_axes_say(tmp_path: Path) -> None:
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0.5", "1.0"]
 
 
+def test_axes_that_no_row_has_together_make_no_heat_map(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    axes = {"individual": {"a": 1}, "first+previous": {"a": 2}, "full": {"b": 1}}
+    apart = replace(run, rows=tuple(replace(r, axes=axes.get(r.label, {})) for r in run.rows))
+    with pytest.raises(NotDrawn, match="no row has both a and b"):
+        drawn(apart, "heatmap", axes=("a", "b"), metrics=(WARP,))
+
+
 def test_a_curve_runs_along_its_axis_with_one_line_per_other_setting(tmp_path: Path) -> None:
     made = drawn(two_axes(run_of(tmp_path)), "axis", axes=("alpha",), metrics=(WARP,))
     lines = {line.get_label(): line.get_xydata() for line in made.axes[0].lines}

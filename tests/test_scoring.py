@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.scoring import _memo
+from ablations.scoring import _memo, inputs_of
 from ablations.scoring_flow import LateEstimator, estimated_flow
 from ablations.stages import StageCache
 from crossframe.errors import UserError
@@ -75,3 +75,19 @@ def test_an_estimator_without_weights_is_told_when_it_is_used_not_before(tmp_pat
         raft.forward(np.zeros((2, 24, 24, 3), np.uint8))
     with pytest.raises(UserError, match="did you mean 'raft'"):
         LateEstimator("rafft")
+
+
+@pytest.mark.parametrize(
+    ("sample", "borders"),
+    [({"notes": {"decode_borders": [2]}}, (2,)), ({"notes": {}}, None), (None, None)],
+)
+def test_metrics_hear_where_a_video_was_decoded_apart(memo, sample, borders):
+    """What a method notes reaches the metrics; where it notes nothing, nobody guesses."""
+    clip = SimpleNamespace(
+        source=None, clip=SimpleNamespace(caption="", fps=8.0), masks=None, face=None
+    )
+    bench = SimpleNamespace(estimator=None, resident=memo, stages=None, encoder_identity=None)
+    cell = SimpleNamespace(key="k", prompt="")
+    store = SimpleNamespace(sample=lambda key: sample)
+    frames = np.zeros((3, 8, 8, 3), np.uint8)
+    assert inputs_of(cell, bench, clip, store, frames).borders == borders
