@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +29,8 @@ MOST_MEASURED = 64
 
 def seconds_of(cells: Iterable[Cell], store: Store) -> float | None:
     """Seconds for `cells` by the medians of earlier ones, or None when a row has no precedent."""
+    from statistics import median
+
     by_row: dict[tuple[str, str], list[float]] = {}
     by_method: dict[str, list[float]] = {}
     for method, label, seconds in store.seconds():
@@ -41,7 +42,7 @@ def seconds_of(cells: Iterable[Cell], store: Store) -> float | None:
         known = by_row.get((method, cell.row.label)) or by_method.get(method)
         if known is None:
             return None
-        total += statistics.median(known)
+        total += median(known)
     return total
 
 
@@ -49,9 +50,11 @@ def bytes_of(count: int, store: Store) -> int | None:
     """Bytes that `count` cells will take by the median of earlier ones, or None without any."""
     if not count:
         return 0
+    from statistics import median
+
     results = islice(store.root.glob("cells/*/result.json"), MOST_MEASURED)
     sizes = [size_of(path.parent) for path in results]
-    return round(statistics.median(sizes) * count) if sizes else None
+    return round(median(sizes) * count) if sizes else None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from crossframe.weights import OPEN_CLIP
 from data_manifests.clips import SOURCES, clip_id, expand_refs, load_clip
 from data_manifests.fingerprints import fingerprint
 from methods import METHODS, method_config
-from methods.annotator_files import annotator_identity
 from methods.backbone_config import (
     BackboneConfig,
     family_problems,
@@ -47,7 +47,7 @@ def shipped_parts() -> Parts:
         flow=_flow,
         estimator=_estimator,
         control=_control,
-        annotator_identity=annotator_identity,
+        annotator_identity=_annotator_identity,
         clip_fingerprint=fingerprint,
     )
 
@@ -85,6 +85,14 @@ def _open_clip_identity(name: str, geometry: str) -> dict[str, Any] | None:
     if not Path(file).is_file():
         return None
     return {"weights": {architecture: hash_file(Path(file), "encoder")}, "preprocessing": geometry}
+
+
+def _annotator_identity(
+    control: str, files: Collection[str], exact: Collection[str]
+) -> dict[str, str | None] | None:
+    from methods.annotator_files import annotator_identity
+
+    return annotator_identity(control, files, exact)
 
 
 def _load_backbone(config: BackboneConfig, family: str) -> Any:

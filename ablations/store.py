@@ -16,6 +16,7 @@ Torch-free.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import zlib
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.leases import Lease, Owner, acquire, holder
 from crossframe.errors import Problem, UserError
-from crossframe.files import append_line, read_json, safe_join, sweep, write_json, write_text
+from crossframe.files import append_line, read_json, sweep, write_json, write_text
 from crossframe.keys import array_sha256, identity
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class Store:
     def _inside(self, *parts: str) -> Path:
         """A path in the run folder that no link leads elsewhere; raises UserError otherwise."""
         path = self.root.joinpath(*parts)
-        if safe_join(self.root, *parts) != self.root.resolve().joinpath(*parts):
+        # By texts: a plan asks once per cell, and pathlib takes three times as long.
+        expected = os.sep.join((os.path.realpath(self.root), *parts))
+        if "\0" in expected or os.path.realpath(path) != expected:
             what = "is, or lies behind, a symbolic link"
             raise UserError(Problem(str(path), what, "folders of its own", "Remove the link"))
         return path

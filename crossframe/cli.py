@@ -7,6 +7,7 @@ to its workers, `miniature` to what it calls.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from crossframe.verbs.common import Tools, trouble
 
 # pydantic would look through all installed packages for plugins of its own at every start.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+# Every 700 new objects is too often while modules are imported: nothing of theirs is garbage.
+gc.set_threshold(100_000)
 
 VERBS: Mapping[str, str] = {
     "clips": "crossframe.verbs.clips:clips",

@@ -49,7 +49,18 @@ def canonical_json(obj: Any) -> str:
 
     Accepts what `plain` accepts and raises as it does. 1 and 1.0 are different values.
     """
-    return json.dumps(plain(obj), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    data = obj if _is_plain(obj) else plain(obj)
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _is_plain(obj: Any) -> bool:
+    """Tell whether `plain` would change nothing that shows in JSON: most of what plans hash."""
+    kind = type(obj)
+    if kind is dict:
+        return all(type(key) is str and _is_plain(item) for key, item in obj.items())
+    if kind is list or kind is tuple:
+        return all(map(_is_plain, obj))
+    return obj is None or kind in SCALARS or (kind is float and math.isfinite(obj))
 
 
 def identity(obj: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def host() -> str:
     It is the host's name; inside a container, where process numbers mean something else, the
     number of the PID namespace is added.
     """
-    name = re.sub(r"[^A-Za-z0-9_]", "-", socket.gethostname())[:24] or "host"
+    name = re.sub(r"[^A-Za-z0-9_]", "-", os.uname().nodename)[:24] or "host"
     try:
         namespace = "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
     except OSError:
