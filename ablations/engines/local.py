@@ -86,7 +86,9 @@ class LocalEngine(Engine):
 
     def _hand_out(self, slot: Slot, waiting: deque[Cell]) -> Iterator[Event]:
         if not slot.process.is_alive():
-            self._renew(slot)
+            if slot.busy:  # with what it was finishing: `_listen` tells what became of that
+                return
+            slot = self._renew(slot)
         slot.cell = cell = waiting.popleft()
         try:
             slot.commands.send(cell)
@@ -124,9 +126,11 @@ class LocalEngine(Engine):
             yield from last_words(slot)
             self._renew(slot)
 
-    def _renew(self, slot: Slot) -> None:
+    def _renew(self, slot: Slot) -> Slot:
         end([slot])
-        self.slots[self.slots.index(slot)] = launch(self.order, slot.environment)
+        fresh = launch(self.order, slot.environment)
+        self.slots[self.slots.index(slot)] = fresh
+        return fresh
 
     def stop(self) -> None:
         """End all slots at once."""
