@@ -21,6 +21,7 @@ from methods.hallo.checkpoints import nets_of, published_tensors
 from methods.hallo.networks import HalloNets, equip_block, stage_parameters
 from methods.hallo.schedule import sampling_schedule
 from methods.hallo.sizes import NANO, Place, Sizes
+from methods.patterns import parse_pattern
 
 BLOCK = Sizes(heads=4, motion_heads=2, groups=8, audio_width=20, token_width=24)
 SHARED: dict[str, Any] = {
@@ -244,8 +245,23 @@ def test_scales_masks_motion_frames_and_switches_matter(nano: HalloNets) -> None
         replace(call, unconditional=1),
     ):
         assert (drawn(changed) - base).abs().max() > 1e-5
+    alone = drawn(replace(call, pattern=parse_pattern("individual")))
+    torch.testing.assert_close(alone, drawn(replace(call, reference_levels=())))
     with pytest.raises(ValueError, match="latents of 2 frames in a call of 3"):
         drawn(replace(call, frames=3))
+
+
+def test_half_precision_takes_masks_as_they_are_made(nano: HalloNets) -> None:
+    nets = nano.requires_grad_(False).to(torch.bfloat16)
+    half = torch.bfloat16
+    tokens = nets.image_proj(torch.randn(1, 16, dtype=half))
+    bank = nets.reference_unet(torch.randn(1, 3, 4, 8, 8, dtype=half), tokens)
+    audio = nets.audio_proj(torch.randn(1, 2, 5, 1, 8, dtype=half))
+    masks = tuple(torch.rand(1, 1, 3, s, s) for s in (8, 4, 2, 1))
+    call = HalloCall(2, bank, audio=audio, masks=masks)
+    out = nets.denoising_unet(torch.randn(1, 4, 2, 8, 8, dtype=half), 500, tokens, call)
+    assert out.dtype == half
+    assert out.isfinite().all()
 
 
 def test_clips_of_a_batch_do_not_see_each_other_in_the_fixed_order(nano: HalloNets) -> None:

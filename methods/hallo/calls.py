@@ -104,12 +104,12 @@ class HalloCall:
             return like.new_zeros(b, self.absent_frames, *like.shape[1:])
         return self.bank[layer][:, 1:].transpose(2, 3).unflatten(3, like.shape[2:])
 
-    def region_masks(self, level: int, rows: int) -> Tensor | None:
-        """Return the masks of a level for `rows` = (b f) rows, (r 3 d), or None."""
+    def region_masks(self, level: int, like: Tensor) -> Tensor | None:
+        """Return the masks (r 3 d) of a level for rows `like` (b f, c, h, w), or None."""
         if self.masks is None:
             return None
-        masks_bf3hw = self.masks[level]
-        b = rows // self.frames
+        masks_bf3hw = self.masks[level].to(like)
+        b = len(like) // self.frames
         return masks_bf3hw.expand(b, self.frames, -1, -1, -1).flatten(0, 1).flatten(2)
 
 

@@ -99,7 +99,7 @@ def _blurred(image: np.ndarray, kernel: int) -> np.ndarray:
     """Blur at 64x64, then stretch to 0..255; sigma is OpenCV's for the kernel's size."""
     small = cv2.resize(image, (_SIDE, _SIDE))
     soft = cv2.GaussianBlur(small, (kernel, kernel), 0)
-    stretched: np.ndarray = cv2.normalize(soft, None, 0, 255, cv2.NORM_MINMAX)  # type: ignore[call-overload]
+    stretched: np.ndarray = cv2.normalize(soft, None, 0, 255, cv2.NORM_MINMAX)
     return stretched
 
 

@@ -114,7 +114,7 @@ class TimeSlot(nn.Module):
         if self.audio is None or call.audio is None:
             return x
         scales = call.scales if self.middle or not call.evaluation else EQUAL
-        masks = call.region_masks(self.level, len(x))
+        masks = call.region_masks(self.level, x)
         return self.audio(x, call.audio.flatten(0, 1), masks, scales)
 
     def _before(self, x: Tensor, call: HalloCall) -> Tensor | None:

@@ -92,7 +92,8 @@ def read_sizes(given: Mapping[str, Any], where: str = "backbone") -> Sizes:
     ]
     if problems:
         raise UserError(problems)
-    return Sizes(**{n: tuple(v) if isinstance(v, list) else v for n, v in given.items()})
+    read: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
+    return Sizes(**read)
 
 
 @dataclass(frozen=True)
