@@ -130,7 +130,7 @@ def test_an_absent_or_empty_sidecar_says_nothing(tmp_path):
         ("caption: [a\nedits: b", ["x.yaml:2:6: not valid YAML"]),
         (
             "captoin: a dog",
-            ["unknown key 'captoin' (allowed: caption, edits, fps, controls). did you mean"],
+            ["unknown key 'captoin' (allowed: caption, edits, fps, controls, voice). did you mean"],
         ),
         ("- a dog", ["x.yaml: holds ['a dog'] (allowed: caption: TEXT"]),
         ("edits: a fox", ["x.yaml: edits: holds 'a fox'"]),
