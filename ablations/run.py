@@ -108,7 +108,8 @@ class _Watch:
         self.store, self.outcome, self.show = store, outcome, show
         self.open: dict[str, Cell] = {}
         self.running: set[str] = set()
-        self.waits: dict[str, str] = {}
+        self.waits: dict[str, str] = {}  # claims on shared work, by the cell that waits for it
+        self.unheard: set[str] = set()  # cells whose worker died, perhaps after finishing them
 
     def run(self, cells: list[Cell], engine: Engine, order: Order) -> None:
         """Compute cells; those that other runners are at are waited for, and taken if they die."""
@@ -150,11 +151,12 @@ class _Watch:
     def _ended(self, cell: Cell, event: Ended) -> None:
         if event.status == "busy":
             self.waits[cell.key] = event.waits
+            self.unheard |= {cell.key} if event.lost else set()
             return
         if event.status == "full":
             raise OSError(errno.ENOSPC, event.reason, str(self.store.root))
         del self.open[cell.key]
-        if event.status == "done":
+        if event.status == "done" or (event.status == "cached" and cell.key in self.unheard):
             self.outcome.done += 1
         elif event.status == "cached":
             self.outcome.elsewhere += 1

@@ -71,7 +71,8 @@ class Ended:
 
     status: one of the store's, or `cached` (it was there already), `busy` (another runner is at
     it), `full` (the disk takes no more: the cell is not to blame, and nothing is recorded of it).
-    lost: the worker is gone, or could not write, so nobody has recorded the failure yet.
+    lost: the worker is gone, or could not write, so nobody has recorded the failure yet; it may
+        have finished a busy cell without telling.
     waits: name of the claim that a busy cell waits for, "" for the claim on the cell itself.
     """
 

@@ -145,7 +145,7 @@ def last_words(slot: Slot) -> Iterator[Ended]:
     """
     *others, blamed = [*slot.finishing.values(), *([slot.cell] if slot.cell else [])]
     status, reason = explain_exit(slot.process.exitcode)
-    yield from (Ended(cell.key, "busy") for cell in others)
+    yield from (Ended(cell.key, "busy", lost=True) for cell in others)
     yield Ended(blamed.key, status, reason, lost=True)
 
 
