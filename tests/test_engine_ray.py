@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -36,6 +38,45 @@ def test_a_killed_worker_takes_only_its_cell(lab):
     assert set(lab.starts().values()) == {1}
 
     assert signal.getsignal(signal.SIGTERM) is handler, "Ray's own handler is gone"
+
+
+OWNER = """
+import ray, sys
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+for line in sys.stdin:
+    print(ray.get(ray.remote(num_cpus=2)(lambda: 6 * 7).remote(), timeout=60), flush=True)
+"""
+
+
+@pytest.fixture
+def cluster(lab):
+    """A cluster of another process: its address, and a way to ask it whether it lives."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    def ask():
+        owner.stdin.write("?\n")
+        owner.stdin.flush()
+        return owner.stdout.readline().strip()
+
+    yield owner.stdout.readline().strip(), ask
+    owner.stdin.close()
+    owner.wait(60)
+
+
+def test_a_living_cluster_is_joined_and_left_as_it_was(lab, cluster):
+    address, ask = cluster
+    run = lab.start("--engine", "ray", "--address", address, "--jobs", "2", "--threads", "1")
+    told, errors = run.communicate(timeout=240)
+    assert run.returncode == 0, told + errors
+    inline = Lab(lab.path.parent / "inline", TEXT)
+    inline.run()
+    assert lab.metrics() == inline.metrics()
+    rows = {(record["row"], record["seed_index"]) for record in lab.results()}
+    assert rows == {(row, seed) for row in ("individual", "full") for seed in (0, 1)}
+    assert ask() == "42", "it computes, on all its CPUs: no actor of ours is left"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "host:port"])
