@@ -13,6 +13,7 @@ from lab import spec_text
 from pydantic import BaseModel
 
 from ablations import cellkeys
+from ablations.cards import ClipCard
 from ablations.check import load_spec
 from ablations.plan import make_plan
 from ablations.spec import FIELD_ROLES, Role, Spec
@@ -21,16 +22,15 @@ from crossframe.keys import identity
 from crossframe.registry import Registry
 from data_manifests.clips import Clip
 from methods import METHODS, method_config
-from methods.backbone_config import BackboneConfig, weights_identity
+from methods.backbone_config import ROLES, BackboneConfig, weights_identity
 from methods.controlvideo.config import ControlVideoConfig
+from methods.families import FAMILIES
 
 TEXT = spec_text(name="identity", base={}, metrics=["brightness", "clip/aligned"])
 
 BACKBONE_ROLES = {
-    **dict.fromkeys(("name", "root", "unet", "vae", "text_encoder", "tokenizer"), "files"),
-    **dict.fromkeys(("scheduler", "controlnet", "variant", "lora.source", "tuned"), "files"),
-    **dict.fromkeys(("image_encoder", "feature_extractor", "net"), "files"),
-    **dict.fromkeys(("audio_encoder", "face_encoder"), "files"),
+    **dict.fromkeys(("name", "root", *ROLES), "files"),
+    **dict.fromkeys(("controlnet", "variant", "lora.source", "tuned"), "files"),
     "lora.scale": "identity",
     "dtype": "identity",
     "device": "runtime",
@@ -125,7 +125,7 @@ def _flat(value):
 def test_a_changed_default_changes_the_key(method):
     parts = replace(fake_parts(), methods=METHODS)
     found = cellkeys.Keys.__new__(cellkeys.Keys)
-    found.parts, found._backbone, found._stages = parts, "b", {}
+    found.parts, found._backbones, found._stages = parts, dict.fromkeys(FAMILIES, "b"), {}
     row = Row(method, method_config(method)().model_dump(mode="json"))
     before = found.cell(row, CARD, "p", 0)
     for path in leaf_values(row.config):
@@ -138,8 +138,7 @@ class Row:
         self.method, self.config = method, config
 
 
-class CARD:
-    problems, sha256, truth_sha256, caption = (), "0", None, ""
+CARD = ClipCard("world:heldout/0", "0", "0")
 
 
 def _with(config, path, value):

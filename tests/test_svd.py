@@ -40,7 +40,7 @@ SCHEDULER = {
     "timestep_spacing": "leading",
     "steps_offset": 1,
 }
-HEIGHT, WIDTH, SEED = 16, 24, 11
+HEIGHT, WIDTH, SEED = 8, 16, 11
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_conditions_of_the_image(backbone: SvdBackbone) -> None:
     scaled = conditions(backbone, asked, config(image={"scaled": True}), 4).latents
     torch.testing.assert_close(scaled, 0.18215 * mode.expand(4, -1, -1, -1))
     both = told.of(range(1, 3), 2)
-    assert [tuple(x.shape) for x in both] == [(2, 1, 32), (2, 2, 4, 8, 12), (2, 3)]
+    assert [tuple(x.shape) for x in both] == [(2, 1, 32), (2, 2, 4, 4, 8), (2, 3)]
     assert not both[0][0].any()
     assert not both[1][0].any()
     assert torch.equal(both[2][0], both[2][1])
@@ -378,7 +378,7 @@ def test_what_spares_memory_or_time_changes_nothing(backbone: SvdBackbone) -> No
     plain = made(backbone)
     spared = backbone.memory.model_copy(update={"forward_chunk": 2, "offload": True})
     sparing = replace(backbone, memory=spared)
-    torch.testing.assert_close(made(sparing), plain, rtol=0, atol=1e-5)
+    torch.testing.assert_close(made(sparing), plain, rtol=0, atol=1e-4)
     assert Told(sparing).notes["memory"] == {"forward_chunk": 2, "offload": True}
     torch.testing.assert_close(made(backbone, cache={"cross": True}), plain, rtol=0, atol=1e-5)
 

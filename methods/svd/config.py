@@ -42,8 +42,8 @@ class Schedule(Options):
     )
     sigma_max: AboveZero | None = Field(
         default=None,
-        description="first noise level; null = the checkpoint's, 700. Lower leaves more motion to "
-        "chance and less to the image (arXiv 2406.15735)",
+        description="first noise level; null = the checkpoint's, 700. Lower raises motion, and "
+        "costs quality where it is too low (arXiv 2406.15735)",
     )
     sigma_min: AboveZero | None = Field(
         default=None, description="last noise level above 0; null = the checkpoint's, 0.002"

@@ -69,7 +69,8 @@ def take_step(
     """Return the latents after step `index`, float32, shaped as before.
 
     output: guided network output. sampler: `euler`, or `consistency`: the predicted clean latents,
-    noised anew to the next level by `draw(index)` (arXiv 2303.01469, algorithm 1).
+    noised anew to the next level by `draw(index)` (arXiv 2303.01469, algorithm 1; its epsilon is 0
+    here, where v-prediction has the boundary).
     """
     made = scheduler.step(output, scheduler.timesteps[index], latents)
     if sampler == "euler":
