@@ -19,6 +19,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,7 @@ class Face:
     def pose(self, t: Array) -> Points:
         """How far the head is from its middle at times `t`, (f,): aside, and a little down."""
         head = self.speech.head(_seconds(t))
-        return SWAY * (head + 0.3j * head**2)
+        return np.asarray(SWAY * (head + 0.3j * head**2), complex)
 
     def opening(self, t: Array) -> Array:
         """How far the mouth is open, (f,) in [0, 1]."""
@@ -522,7 +523,7 @@ def _seconds(t: Array) -> Array:
     return (t + 0.5) / FPS
 
 
-def _over(values: NDArray[np.generic], points: Points) -> NDArray[np.generic]:
+def _over(values: NDArray[Any], points: Points) -> NDArray[Any]:
     """(f,) values in the shape that goes with points (f, ...)."""
     return values.reshape(-1, *[1] * (points.ndim - 1))
 
