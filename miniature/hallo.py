@@ -187,14 +187,13 @@ class Trainer:
         given, frames = example.given, example.clean.shape[2]
         later = self.stage == 2
         tokens = self.nets.image_proj(given.identity * (0.0 if dropped.identity else 1.0))
-        located = self.nets.face_locator(given.face[:, :, None]).expand(-1, -1, frames, -1, -1)
         call = HalloCall(
             frames=frames,
             bank=self._bank(given.images, tokens, dropped),
             unconditional=len(tokens) if dropped.region else 0,
             audio=self._audio(given.sound, dropped) if later else None,
             masks=given.masks,
-            locator=None if dropped.region else located,
+            locator=None if dropped.region else self._located(given.face, frames),
             motion=later,
             order="fixed",
         )
@@ -209,6 +208,13 @@ class Trainer:
         bank: Bank = self.nets.reference_unet(images, tokens, order="fixed")
         return bank
 
+    def _located(self, face: Tensor | None, frames: int) -> Tensor | None:
+        """Features of the face locator, the same for every frame."""
+        if face is None:
+            return None
+        features: Tensor = self.nets.face_locator(face[:, :, None])
+        return features.expand(-1, -1, frames, -1, -1)
+
     def _audio(self, sound: Tensor, dropped: Dropped) -> Tensor:
         audio: Tensor = self.nets.audio_proj(sound)
         return torch.zeros_like(audio) if dropped.audio else audio
@@ -219,8 +225,8 @@ def train(vae: AutoencoderKL) -> HalloNets:
     talks = Talks(vae)
     talks.encode_missing()
     nets = build().to(device())
-    for stage, recipe in zip((1, 2), RECIPES, strict=True):
-        train_stage(nets, talks, stage, recipe)
+    train_stage(nets, talks, 1, RECIPES[0])
+    train_stage(nets, talks, 2, RECIPES[1])
     return nets
 
 

@@ -80,7 +80,7 @@ def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 def corners(region: NDArray[np.bool_]) -> Tensor:
     """Boxes (f, 4) int64 of regions (f, h, w) that are upright boxes."""
-    rows, columns = region.any(2), region.any(1)
+    rows, columns = (np.asarray(region.any(axis)) for axis in (2, 1))
 
     def ends(line: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         return line.argmax(1), line.shape[1] - line[:, ::-1].argmax(1)

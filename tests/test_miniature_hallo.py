@@ -25,6 +25,13 @@ def nets() -> HalloNets:
     return hallo.build()
 
 
+def test_both_networks_start_alike() -> None:
+    nets = hallo.build()
+    copied = nets.denoising_unet.unet.state_dict()
+    for name, value in nets.reference_unet.unet.state_dict().items():
+        assert torch.equal(copied[name], value), name
+
+
 class Clips:
     """Stands for `Talks` without an autoencoder: latents whose values tell clip and frame."""
 
