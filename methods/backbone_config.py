@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -77,6 +78,9 @@ class BackboneConfig(Options):
     )
     face_encoder: Source | None = Field(
         default=None, description="folder or file of the network that knows faces apart"
+    )
+    landmarks: Source | None = Field(
+        default=None, description="folder or .task file of MediaPipe's face landmarker"
     )
     controlnet: dict[str, Source] = Field(
         default_factory=dict,
@@ -315,7 +319,9 @@ def _gather(problems: Sequence[Problem], config: BackboneConfig, family: Family)
     for problem in problems:
         causes.setdefault((problem.what, problem.fix), []).append(problem.where)
     found = [Problem(", ".join(roles), what, fix=fix) for (what, fix), roles in causes.items()]
-    return found + ([Problem("backbone", family.sources)] if family.sources else [])
+    *others, last = found
+    fix = ". ".join(filter(None, [last.fix, family.sources]))
+    return [*others, replace(last, fix=fix)]
 
 
 def _located(part: Part, config: BackboneConfig, family: Family) -> Path:

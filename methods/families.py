@@ -89,7 +89,7 @@ FAMILIES: Mapping[str, Family] = {
             "scheduler": Role("scheduler", "svd-scheduler"),
         },
         options=("offload", "forward_chunk"),
-        sources="published as stabilityai/stable-video-diffusion-img2vid (14 frames), "
+        sources="Published as stabilityai/stable-video-diffusion-img2vid (14 frames), "
         "stabilityai/stable-video-diffusion-img2vid-xt (25) and "
         "stabilityai/stable-video-diffusion-img2vid-xt-1-1 (25, behind a gate), each under a "
         "community licence of its own that is no open-source licence; with variant: fp16 only the "
@@ -100,14 +100,20 @@ FAMILIES: Mapping[str, Family] = {
         loader="methods.hallo.backbone:load_hallo",
         roles={
             "net": Role("hallo", "hallo", files=("net.safetensors", "net.pth")),
-            "vae": Role("sd-vae-ft-mse", "vae"),
+            "vae": Role("sd-vae-ft-mse", "hallo-vae"),
             "audio_encoder": Role("wav2vec/wav2vec2-base-960h"),
             "face_encoder": Role("face_analysis/models", files=("glintr100.onnx",), optional=True),
+            "landmarks": Role(
+                "face_analysis/models",
+                files=("face_landmarker_v2_with_blendshapes.task",),
+                optional=True,
+            ),
         },
         sources="`hf download fudan-generative-ai/hallo --local-dir DIR` brings hallo/net.pth "
         "(4.9 GB, in place of any Stable Diffusion), sd-vae-ft-mse, wav2vec/wav2vec2-base-960h, "
         "and in face_analysis insightface's antelopev2, for research only, which is used where "
-        "backbone.face_encoder names it and after `pip install insightface onnxruntime`",
+        "backbone.face_encoder names it and after `pip install insightface onnxruntime`, as "
+        "MediaPipe's landmarks are where backbone.landmarks does and after `pip install mediapipe`",
     ),
 }
 

@@ -168,9 +168,9 @@ def test_everything_that_is_missing_is_said_with_where_to_get_it(tmp_path: Path)
     with pytest.raises(UserError) as caught:
         locate_all(parse_backbone({"root": str(root), "variant": "fp16"}), "svd")
     places = [problem.where for problem in caught.value.problems]
-    assert places == ["backbone.unet", "backbone.scheduler", "backbone"]
+    assert places == ["backbone.unet", "backbone.scheduler"]
     for words in ("img2vid-xt-1-1", "behind a gate", "licence"):
-        assert words in caught.value.problems[-1].what
+        assert words in caught.value.problems[-1].fix
 
 
 def test_original_single_files_are_refused_for_other_families(tmp_path: Path) -> None:
