@@ -52,7 +52,7 @@ SIZES = Sizes(
     locator_widths=(4, 8, 8, 16),
 )
 RECIPES = (
-    Recipe(steps=3400, batch=10, rate=1.5e-3, average=0.998),
+    Recipe(steps=3400, batch=10, rate=1.2e-3, average=0.998),
     Recipe(steps=2400, batch=2, rate=1e-3, average=0.998, seed=1),
 )
 """One per stage; batches are clips."""
