@@ -17,7 +17,7 @@ from ablations.cards import ClipCard
 from ablations.check import CheckedSpec, families_of
 from ablations.grid import Row
 from ablations.parts import Parts
-from ablations.stage_versions import SCORING, STAGES
+from ablations.stage_versions import SCORING, STAGES, frame_stages
 from ablations.store import SCHEMA
 from crossframe.errors import UserError
 from crossframe.keys import identity
@@ -72,7 +72,6 @@ class Keys:
         self._obstacles: dict[str, UserError] = {}
         families = families_of(checked.rows, parts)
         self._backbones = {name: self._hash_backbone(checked, name) for name in families}
-        self._stages = {name: version for name, version in STAGES.items() if name not in SCORING}
         self._scores = ScoreKeys(checked, parts)
 
     def _hash_backbone(self, checked: CheckedSpec, family: str) -> str:
@@ -109,7 +108,7 @@ class Keys:
                 "clip": clip.ref if clip.problems else _seen(clip),
                 "prompt": prompt,
                 "seed": seed,
-                "stages": self._stages,
+                "stages": frame_stages(STAGES, family),
                 **({"annotators": annotators} if annotators else {}),
             }
         )

@@ -18,6 +18,7 @@ STAGES: Mapping[str, int] = MappingProxyType(
         "tuning": 1,
         "sampling": 1,
         "features": 1,
+        "sound": 1,
     }
 )
 """Version of the code behind each stage: raise it by hand when the values it makes change."""
@@ -29,6 +30,18 @@ GUARDED = frozenset({"inversion", "tuning"})
 
 SCORING = frozenset({"features"})
 """Stages that shape scores and never frames."""
+
+OF_FAMILY: Mapping[str, str] = MappingProxyType({"sound": "hallo"})
+"""Stages that shape frames of one family's methods only; the keys of others leave them out."""
+
+
+def frame_stages(stages: Mapping[str, int], family: str | None) -> dict[str, int]:
+    """Return those of the stages that shape frames of methods of a family, or of none."""
+    return {
+        name: version
+        for name, version in stages.items()
+        if name not in SCORING and OF_FAMILY.get(name, family) == family
+    }
 
 
 def stage_key(stage: str, parts: Any) -> str:

@@ -92,6 +92,17 @@ METHODS = Registry(
                 "version": 1,
             },
         ),
+        "hallo": Entry(
+            target="methods.hallo.sampler:sample",
+            summary="a portrait that speaks: reference attention, sound by region, motion frames",
+            extra={
+                "config": "methods.hallo.config:HalloConfig",
+                "needs_backbone": True,
+                "family": "hallo",
+                "source": "Hallo, arXiv 2406.08801",
+                "version": 1,
+            },
+        ),
         "source": Entry(
             target="methods.sentinels:source",
             summary="sentinel: the source frames as they are",

@@ -54,6 +54,7 @@ TORCH_FREE = [
     "methods/controlvideo/layout.py",
     "methods/controlvideo/options.py",
     "methods/hallo/keys.py",
+    "methods/hallo/options.py",
     "methods/hallo/sizes.py",
     "methods/interpolators/__init__.py",
     "methods/interpolators/rife_weights.py",

@@ -13,6 +13,7 @@ from crossframe.errors import Problem, UserError
 from methods.backbone_config import BackboneConfig, locate_all, weights_identity
 from methods.hallo.checkpoints import load_net
 from methods.hallo.faces import FaceEncoder, load_face_encoder
+from methods.hallo.landmarks import Landmarker, load_landmarker
 from methods.hallo.locator import FaceLocator
 from methods.hallo.networks import DenoisingNet, HalloNets
 from methods.hallo.projections import AudioProjection, ImageProjection
@@ -28,7 +29,8 @@ class HalloBackbone:
     """The networks of a run, in evaluation mode and without gradients.
 
     nets: the five of `net.pth`. vae: AutoencoderKL. audio_encoder: its features have the shape that
-    `nets` were made for. face_encoder: None where identities are known otherwise.
+    `nets` were made for. face_encoder, landmarks: None where identities and boxes are known
+    otherwise.
     scheduler_config: of sampling as released. chunk: images that pass through the autoencoder at
     once. identity: sha256 by `role/file`; empty for one made by hand.
     """
@@ -42,6 +44,7 @@ class HalloBackbone:
     dtype: torch.dtype = torch.float32
     chunk: int = 8
     identity: Mapping[str, str] = field(default_factory=dict)
+    landmarks: Landmarker | None = None
 
     @property
     def reference_unet(self) -> ReferenceNet:
@@ -88,6 +91,7 @@ def load_hallo(config: BackboneConfig) -> HalloBackbone:
     vae, _ = load_network(*found["vae"], dtype, {"vae": _load_vae})
     audio = _load_audio_encoder(found, device)
     faces = load_face_encoder(found["face_encoder"][1]) if "face_encoder" in found else None
+    points = load_landmarker(found["landmarks"][1]) if "landmarks" in found else None
     _require_fitting(nets, vae, audio)
     for net in (nets, vae):
         net.to(device, dtype).eval().requires_grad_(False)
@@ -100,6 +104,7 @@ def load_hallo(config: BackboneConfig) -> HalloBackbone:
         dtype=dtype,
         chunk=config.chunk,
         identity=weights_identity(config, "hallo"),
+        landmarks=points,
     )
 
 

@@ -5,15 +5,18 @@ Shapes: `methods.hallo.calls`; latents are (b c f h w), scaled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from methods.base import Progress
 from methods.ddim import Schedule
-from methods.denoising import Predict, denoise
+from methods.denoising import Predict, StepNoise, denoise
 from methods.guidance import guide
-from methods.hallo.calls import HalloCall, Masks
+from methods.hallo.calls import Bank, HalloCall, Masks, Order
 from methods.hallo.networks import HalloNets
 
 
@@ -24,51 +27,122 @@ class Conditions:
     identity: face embeddings (b e).
     images: latents of the reference, then of n motion frames, (b s c h w).
     sound: windows of features (b f w blocks channels).
-    masks: of the regions, one entry per level.
-    face: the face locator's input, (b 3 H W) in [0, 1], H = 8 h.
+    masks: of the regions, one entry per level; None lets every branch act everywhere.
+    face: the face locator's input, (b 3 H W) in [0, 1], H = 8 h; None locates nothing.
     """
 
     identity: Tensor
     images: Tensor
     sound: Tensor
-    masks: Masks
-    face: Tensor
+    masks: Masks | None
+    face: Tensor | None
+
+
+@dataclass(frozen=True)
+class Null:
+    """What the half without conditions goes without; the default is the released composition.
+
+    identity: `projected`, the tokens of a zero embedding; `zeros`, tokens of 0; `kept`.
+    audio: `zeros`, tokens of 0; `projected`, those of features of 0; `kept`.
+    reference, locator: whether they are left out. motion: whether the motion frames' features are
+        0, which the released code leaves as they are.
+    """
+
+    identity: Literal["projected", "zeros", "kept"] = "projected"
+    audio: Literal["zeros", "projected", "kept"] = "zeros"
+    reference: bool = True
+    locator: bool = True
+    motion: bool = False
+
+
+RELEASED = Null()
 
 
 def prepare(
-    nets: HalloNets, given: Conditions, call: HalloCall, *, guided: bool, half: bool = False
+    nets: HalloNets,
+    given: Conditions,
+    call: HalloCall,
+    *,
+    guided: bool,
+    half: bool = False,
+    null: Null = RELEASED,
+    tokens_order: Order | None = None,
 ) -> tuple[Tensor, HalloCall]:
     """Return identity tokens and the call of a whole sampling run.
 
-    With guidance the batch is twice as long, clips without conditions first: identity tokens of a
-    zero embedding, no reference, audio tokens and face features of 0. Motion frames, made under
-    those tokens too, and masks are the same in both halves.
+    With guidance the batch is twice as long, clips without conditions first. Motion frames, made
+    under the identity tokens of their half, and masks are the same in both.
 
     call: everything that `given` does not say, such as scales and order. half: see `ReferenceNet`.
+    tokens_order: of the identity tokens in the reference network; None is the call's order.
     """
     b, f = given.sound.shape[:2]
-    tokens, images = nets.image_proj(given.identity), given.images
-    audio = nets.audio_proj(given.sound)
-    located = nets.face_locator(given.face[:, :, None]).expand(-1, -1, f, -1, -1)
-    masks = tuple(mask.expand(b, -1, -1, -1, -1) for mask in given.masks)
+    tokens, audio = nets.image_proj(given.identity), nets.audio_proj(given.sound)
+    located, masks, images = _located(nets, given, f), given.masks, given.images
+    if masks is not None:
+        masks = tuple(mask.expand(b, -1, -1, -1, -1) for mask in masks)
     if guided:
-        tokens = torch.cat([nets.image_proj(torch.zeros_like(given.identity)), tokens])
-        audio, located = (torch.cat([torch.zeros_like(x), x]) for x in (audio, located))
-        images, masks = torch.cat([images, images]), tuple(torch.cat([m, m]) for m in masks)
-    bank = nets.reference_unet(images, tokens, order=call.order, half=half)
-    free = b if guided else 0
+        tokens = torch.cat([_null_identity(nets, given, tokens, null), tokens])
+        audio = torch.cat([_null_audio(nets, given, audio, null), audio])
+        if located is not None:
+            located = torch.cat([torch.zeros_like(located) if null.locator else located, located])
+        if masks is not None:
+            masks = tuple(torch.cat([mask, mask]) for mask in masks)
+        images = torch.cat([images, images])
+    bank = nets.reference_unet(images, tokens, order=tokens_order or call.order, half=half)
     told = replace(
-        call, frames=f, bank=bank, unconditional=free, audio=audio, masks=masks, locator=located
+        call,
+        frames=f,
+        bank=_still(bank, b) if guided and null.motion else bank,
+        unconditional=b if guided and null.reference else 0,
+        audio=audio,
+        masks=masks,
+        locator=located,
     )
     return tokens, told
 
 
+def _located(nets: HalloNets, given: Conditions, frames: int) -> Tensor | None:
+    if given.face is None:
+        return None
+    features: Tensor = nets.face_locator(given.face[:, :, None])
+    return features.expand(-1, -1, frames, -1, -1)
+
+
+def _null_identity(nets: HalloNets, given: Conditions, tokens: Tensor, null: Null) -> Tensor:
+    if null.identity == "projected":
+        projected: Tensor = nets.image_proj(torch.zeros_like(given.identity))
+        return projected
+    return tokens if null.identity == "kept" else torch.zeros_like(tokens)
+
+
+def _null_audio(nets: HalloNets, given: Conditions, audio: Tensor, null: Null) -> Tensor:
+    if null.audio == "projected":
+        projected: Tensor = nets.audio_proj(torch.zeros_like(given.sound))
+        return projected
+    return audio if null.audio == "kept" else torch.zeros_like(audio)
+
+
+def _still(bank: Bank, b: int) -> Bank:
+    """A bank whose motion frames are 0 in the first b clips."""
+    return {
+        layer: torch.cat(
+            [torch.cat([x[:b, :1], torch.zeros_like(x[:b, 1:])], dim=1), x[b:]],
+        )
+        for layer, x in bank.items()
+    }
+
+
 def predictor(nets: HalloNets, tokens: Tensor, call: HalloCall, *, guided: bool) -> Predict:
-    """Return what `denoise` asks for each step: the guided velocity of latents (b c f h w)."""
+    """Return what `denoise` asks for each step: the guided velocity of latents (b c f h w).
+
+    The networks compute in the arithmetic of `tokens`; what is returned is float32.
+    """
 
     def predict(latents: Tensor, timestep: int, scale: float) -> Tensor:
-        batch = torch.cat([latents, latents]) if guided else latents
-        output = nets.denoising_unet(batch, timestep, tokens, call)
+        seen = latents.to(tokens.dtype)
+        batch = torch.cat([seen, seen]) if guided else seen
+        output = nets.denoising_unet(batch, timestep, tokens, call).float()
         return guide(output, scale, 2 if guided else 1)
 
     return predict
@@ -80,13 +154,27 @@ def draw_latents(
     given: Conditions,
     schedule: Schedule,
     noise: Tensor,
-    guidance: float,
+    guidance: float | Sequence[float],
     call: HalloCall,
     *,
     half: bool = False,
+    null: Null = RELEASED,
+    tokens_order: Order | None = None,
+    eta: float = 0.0,
+    step_noise: StepNoise = lambda index: None,
+    progress: Progress = lambda done, total: None,
 ) -> Tensor:
-    """Draw a segment's latents from noise, both (b c f h w). No guidance at a scale of 1."""
-    guided = guidance != 1
-    tokens, told = prepare(nets, given, call, guided=guided, half=half)
+    """Draw a segment's latents from noise, both (b c f h w).
+
+    guidance: one scale, or one per step; no guidance where all are 1. null, half, tokens_order: see
+    `prepare`. eta, step_noise, progress: see `methods.denoising.denoise`.
+    """
+    scales = [guidance] * len(schedule) if isinstance(guidance, float | int) else list(guidance)
+    guided = any(scale != 1 for scale in scales)
+    tokens, told = prepare(
+        nets, given, call, guided=guided, half=half, null=null, tokens_order=tokens_order
+    )
     predict = predictor(nets, tokens, told, guided=guided)
-    return denoise(predict, schedule, [guidance] * len(schedule), noise)
+    return denoise(
+        predict, schedule, scales, noise, eta=eta, step_noise=step_noise, progress=progress
+    )
