@@ -183,6 +183,8 @@ FigureKind = Literal[
     "radar",
     "curves",
     "multiples",
+    "voice",
+    "borders",
     "axis",
     "tradeoff",
     "losses",

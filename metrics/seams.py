@@ -1,4 +1,7 @@
-"""Seams: jumps where a video was decoded in parts. Shapes: f frames, b borders between parts."""
+"""Seams: jumps where a video was made in parts. Shapes: f frames, b borders between parts.
+
+Parts are what was decoded together, or drawn together: chunks of a decoder, segments of a long run.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,16 @@ STILL = 0.1 / 255
 def seam_ratio(frames: Tensor, borders: Sequence[int]) -> Tensor:
     """Change across each border over the mean change elsewhere: (b,) float64.
 
-    frames: (f, 3, h, w) in [0, 1]. borders: frames 0 < t < f that were decoded apart from frame
+    frames: (f, 3, h, w) in [0, 1]. borders: frames 0 < t < f that were made apart from frame
     t - 1. Raises NotAvailable without borders, where every pair is one, and for a still video.
     """
     change = consecutive_mae(frames)
     at = torch.zeros(len(change), dtype=torch.bool)
     at[[border - 1 for border in borders]] = True
     if not at.any():
-        raise NotAvailable(NAME, "the video was decoded at once", "give a smaller decode chunk")
+        raise NotAvailable(NAME, "the video was made at once", "make it in smaller parts")
     if at.all():
-        raise NotAvailable(NAME, "every frame was decoded by itself, so nothing lies between seams")
+        raise NotAvailable(NAME, "every frame was made by itself, so nothing lies between seams")
     elsewhere = change[~at].mean()
     if elsewhere < STILL:
         raise NotAvailable(NAME, "the video stands still between its seams")
@@ -39,7 +42,7 @@ def seam_ratio(frames: Tensor, borders: Sequence[int]) -> Tensor:
 def ratio(inputs: MetricInputs) -> MetricValue:
     """`seam/ratio`: one value per border."""
     if inputs.borders is None:
-        raise NotAvailable(NAME, "nobody told where the video was decoded in parts")
+        raise NotAvailable(NAME, "nobody told where the video was made in parts")
     return mean_of(seam_ratio(inputs.frames, inputs.borders), borders=list(inputs.borders))
 
 

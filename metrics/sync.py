@@ -13,11 +13,12 @@ from torch import Tensor
 
 from crossframe.errors import NotAvailable
 from metrics.accumulate import ClipMean
-from metrics.base import MetricInputs, MetricValue, mean_of
+from metrics.base import Face, MetricInputs, MetricValue, mean_of
 from metrics.shared import require_source
 
 NAME = "sync/mouth_corr"
 HEAD = "sync/head_corr"
+RANGE = "sync/mouth_range"
 LEAST_FRAMES = 5
 STILL = 1e-6
 """Standard deviation below which a series counts as constant."""
@@ -59,14 +60,50 @@ def _terms(name: str, made: Tensor, wanted: Tensor, constant: str) -> Tensor:
 
 
 def mouth_corr(inputs: MetricInputs) -> MetricValue:
-    """`sync/mouth_corr`: one term per frame. NotAvailable for clips that are no faces."""
+    """`sync/mouth_corr`: one term per frame. NotAvailable for clips that are no faces.
+
+    `detail` has both curves, openness and loudness, for plots.
+    """
+    face = _require_mouth(NAME, inputs)
+    opening = mouth_openness(inputs.frames, face.mouth)
+    terms = correlation_terms(opening, face.envelope)
+    return mean_of(terms, opening=_plain(opening), envelope=_plain(face.envelope))
+
+
+def mouth_range_terms(opening: Tensor, wanted: Tensor) -> Tensor:
+    """Distance of each value of a series (f,) from its mean, over the mean distance in another.
+
+    Their mean says how far a mouth opens: 1 as far as wanted, 0 when it stands still. Raises
+    NotAvailable when `wanted` does not vary.
+    """
+    moved, asked = (
+        (series.double() - series.double().mean()).abs() for series in (opening, wanted)
+    )
+    if asked.mean() < STILL:
+        raise NotAvailable(RANGE, "the mouth of the source stands still")
+    return moved / asked.mean()
+
+
+def mouth_range(inputs: MetricInputs) -> MetricValue:
+    """`sync/mouth_range`: one value per frame. NotAvailable for clips that are no faces."""
+    mouth = _require_mouth(RANGE, inputs).mouth
+    source = require_source(RANGE, inputs)
+    opening, wanted = (mouth_openness(frames, mouth) for frames in (inputs.frames, source))
+    return mean_of(mouth_range_terms(opening, wanted))
+
+
+def _require_mouth(name: str, inputs: MetricInputs) -> Face:
     face = inputs.face
     if face is None:
         what = "needs the region of a mouth and the loudness of a voice, and the clip has none"
-        raise NotAvailable(NAME, what)
+        raise NotAvailable(name, what)
     if not face.mouth.flatten(1).any(1).all():
-        raise NotAvailable(NAME, "the region of the mouth is empty in some frame")
-    return mean_of(correlation_terms(mouth_openness(inputs.frames, face.mouth), face.envelope))
+        raise NotAvailable(name, "the region of the mouth is empty in some frame")
+    return face
+
+
+def _plain(series: Tensor) -> list[float]:
+    return [float(f"{value:.5g}") for value in series.tolist()]
 
 
 def head_offsets(frames: Tensor, portrait: Tensor, box: Tensor) -> Tensor:
@@ -118,6 +155,10 @@ def _corr_series(frames: Tensor, mouth: Tensor, envelope: Tensor) -> Tensor:
     return correlation_terms(mouth_openness(frames, mouth), envelope)
 
 
+def _range_series(frames: Tensor, source: Tensor, mouth: Tensor) -> Tensor:
+    return mouth_range_terms(mouth_openness(frames, mouth), mouth_openness(source, mouth))
+
+
 def _head_series(frames: Tensor, portrait: Tensor, box: Tensor, pose: Tensor) -> Tensor:
     moved = head_offsets(frames, portrait, box)
     return _terms(HEAD, moved, pose[:, 0], "the head of the source stands still")
@@ -135,3 +176,9 @@ class MouthCorrelation(ClipMean):
 
     higher_is_better = True
     series = staticmethod(_corr_series)
+
+
+class MouthRange(ClipMean):
+    """`sync/mouth_range` over clips: frames and source (f, 3, h, w), mouth (f, h, w) bool."""
+
+    series = staticmethod(_range_series)

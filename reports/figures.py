@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from crossframe.errors import Problem, UserError, did_you_mean
-from reports import losses, multiples, plots, series, strips
+from reports import losses, multiples, plots, series, strips, talking
 from reports.canvas import Ask, NotDrawn, ask_for
 from reports.crosstab import axis_values, is_number
 from reports.errormaps import error_maps
@@ -58,6 +58,16 @@ KINDS: Mapping[str, Kind] = {
         series.tradeoff,
         "One metric against another along an axis, with 95 % intervals over clips; the numbers "
         "beside the points are values of the axis",
+    ),
+    "voice": Kind(
+        talking.voice,
+        "How open the mouth is in each frame (lines) and how loud the voice (area), each with mean "
+        "0 and deviation 1",
+    ),
+    "borders": Kind(
+        talking.borders,
+        "Change from frame to frame around the borders of segments, over the change elsewhere: 1 "
+        "is no jump",
     ),
     "losses": Kind(
         losses.losses,

@@ -7,11 +7,13 @@ from metrics.base import Face, MetricInputs
 from metrics.sync import (
     HeadCorrelation,
     MouthCorrelation,
+    MouthRange,
     correlation_terms,
     head_corr,
     head_offsets,
     mouth_corr,
     mouth_openness,
+    mouth_range,
 )
 
 ENVELOPE = torch.tensor([0.0, 0.5, 1.0, 0.4, 0.1, 0.8, 0.3, 0.9])
@@ -34,6 +36,28 @@ def test_a_mouth_that_follows_the_voice_correlates():
     assert value.value == pytest.approx(np.corrcoef(rows, ENVELOPE.numpy())[0, 1], rel=1e-6)
     assert value.value > 0.98
     assert len(value.series) == len(ENVELOPE)
+    assert value.detail["envelope"] == pytest.approx(ENVELOPE.tolist())
+    curves = [value.detail[name] for name in ("opening", "envelope")]
+    assert np.corrcoef(curves)[0, 1] == pytest.approx(value.value, abs=1e-4)
+
+
+def test_a_mouth_that_opens_half_as_far_has_half_the_range():
+    """Rows of the mouth that are dark: 0, 4, 8, ... against 0, 2, 4, ..."""
+    steps = torch.tensor([0.0, 0.5, 1.0, 0.5, 0.0, 1.0])
+    (half, mouth), (source, _) = talking(steps / 2), talking(steps)
+    value = mouth_range(MetricInputs(half, source, face=Face(mouth, steps)))
+    assert value.value == pytest.approx(0.5, rel=1e-6)
+    assert len(value.series) == len(steps)
+    still, _ = talking(torch.full((6,), 0.5))
+    assert mouth_range(MetricInputs(still, source, face=Face(mouth, steps))).value == 0
+    with pytest.raises(NotAvailable, match="stands still"):
+        mouth_range(MetricInputs(half, still, face=Face(mouth, steps)))
+    with pytest.raises(NotAvailable, match="the clip has none"):
+        mouth_range(MetricInputs(half, source))
+    metric = MouthRange()
+    metric.update(half, source, mouth)
+    metric.update(source, source, mouth)
+    assert metric.compute() == pytest.approx(0.75, rel=1e-6)
 
 
 def test_a_mouth_that_does_the_opposite_is_negative():

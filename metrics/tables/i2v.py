@@ -165,16 +165,17 @@ I2V: Mapping[str, Entry] = {
     ),
     "seam/ratio": row(
         "metrics.seams:ratio",
-        "jumps where the video was decoded in parts",
+        "jumps where the video was made in parts",
         direction="target",
         goal=1.0,
         range=(0.0, None),
         unit="ratio",
         definition=(
-            "Mean absolute difference of RGB between the two frames at a border of decoded parts, "
-            "divided by the mean of the same over all other pairs of neighbours; the mean over "
-            "borders. 1 = no seam shows. One value per border. Unavailable for videos decoded at "
-            "once or frame by frame, for still ones, and where the method does not tell its parts."
+            "Mean absolute difference of RGB between the two frames at a border of parts (decoded "
+            "together, or drawn together), divided by the mean of the same over all other pairs of "
+            "neighbours; the mean over borders. 1 = no seam shows. One value per border. "
+            "Unavailable for videos made at once or frame by frame, for still ones, and where the "
+            "method does not tell its parts."
         ),
         needs=["borders"],
         torchmetric="metrics.seams:SeamRatio",

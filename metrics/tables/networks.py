@@ -82,6 +82,23 @@ NETWORKED: Mapping[str, Entry] = {
         needs=["face"],
         torchmetric="metrics.sync:MouthCorrelation",
     ),
+    "sync/mouth_range": row(
+        "metrics.sync:mouth_range",
+        "how far the mouth opens and closes, against the source",
+        direction="target",
+        goal=1.0,
+        range=(0.0, None),
+        unit="ratio",
+        definition=(
+            "Mean absolute deviation over frames of the mean darkness of the mouth's region (1 "
+            "minus Rec. 601 luma), divided by the same in the source. 1 = the mouth moves as far "
+            "as it should, 0 = not at all; says nothing of when. The series holds the deviation of each "
+            "frame over the source's mean. Unavailable for clips without a face and for sources "
+            "whose mouth stands still."
+        ),
+        needs=["source", "face"],
+        torchmetric="metrics.sync:MouthRange",
+    ),
     "sync/head_corr": row(
         "metrics.sync:head_corr",
         "whether the head moves to the side with the voice",
