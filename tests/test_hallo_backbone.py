@@ -120,7 +120,7 @@ def test_the_miniature_hears_without_weights(
     torch.manual_seed(0)
     nets = HalloNets(sizes(features.blocks, features.channels))
     write_net(tmp_path / "hallo" / "net.safetensors", nets, torch.float16)
-    write_vae(tmp_path / "vae")
+    write_vae(tmp_path / "hallo-vae")
     monkeypatch.setattr(backbone_config, "miniature_weights", lambda: tmp_path)
     found = load("miniature")
     assert found.audio_encoder == features
