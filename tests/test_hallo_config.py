@@ -101,7 +101,7 @@ def test_what_cannot_be_is_told(given: dict[str, Any], message: str) -> None:
 def test_patterns_are_free_where_rows_are_right() -> None:
     pattern = {"pattern": "first+reference"}
     assert config(preset="fixed", reference=pattern).reference.pattern == "first+reference"
-    assert config(preset="repo", guidance={"scale": 1.0}, reference=pattern)
+    assert not config(preset="repo", guidance={"scale": 1.0}, reference=pattern).guided
 
 
 def test_sound_is_shared_by_what_pads_it() -> None:

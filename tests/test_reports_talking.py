@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from reports_store import INFOS, Shape, write_store
 
 from reports import figures
@@ -36,11 +38,11 @@ def run(tmp_path: Path) -> Run:
     return replace(made, cells=tuple(map(told, made.cells)))
 
 
-def drawn(run: Run, kind: str, **settings: object):
+def drawn(run: Run, kind: str, **settings: object) -> Figure:
     return figures.draw(run, {"name": kind, "kind": kind, **settings})[0]
 
 
-def lines_of(ax) -> dict[str, np.ndarray]:
+def lines_of(ax: Axes) -> dict[str, np.ndarray]:
     return {line.get_label(): line.get_ydata() for line in ax.lines}
 
 

@@ -36,6 +36,21 @@ FACE_BLUR, LIP_BLUR = (51, 8.0), (31, 5.0)
 """Kernel and sigma, which is OpenCV's for the kernel."""
 
 
+NO_BOXES = Problem(
+    "regions",
+    "nothing says where the face and the lips are in the portrait",
+    fix="give regions.face and regions.lip as [x0, x1, y0, y1] in parts of the sides, or name "
+    "backbone.landmarks, a face_landmarker_v2_with_blendshapes.task, and `pip install mediapipe`",
+)
+
+
+def boxes_are_known(
+    options: Regions, truth: Mapping[str, Tensor], landmarks: Landmarker | None
+) -> bool:
+    """Tell whether `find_boxes` has where to look."""
+    return options.face is not None or {"face", "lip"} <= truth.keys() or landmarks is not None
+
+
 def find_boxes(
     picture: Tensor,
     frame: int,
@@ -54,15 +69,7 @@ def find_boxes(
     if "face" in truth and "lip" in truth:
         return _known(truth["face"][frame], "face"), _known(truth["lip"][frame], "lip")
     if landmarks is None:
-        raise UserError(
-            Problem(
-                "regions",
-                "nothing says where the face and the lips are in the portrait",
-                fix="give regions.face and regions.lip as [x0, x1, y0, y1] in parts of the sides, "
-                "or name backbone.landmarks, a face_landmarker_v2_with_blendshapes.task, and "
-                "`pip install mediapipe`",
-            )
-        )
+        raise UserError(NO_BOXES)
     points = landmarks(picture)
     return box_of_points(points, FACE_POINTS), box_of_points(points, LIP_POINTS)
 
