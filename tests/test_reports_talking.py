@@ -43,7 +43,7 @@ def drawn(run: Run, kind: str, **settings: object) -> Figure:
 
 
 def lines_of(ax: Axes) -> dict[str, np.ndarray]:
-    return {line.get_label(): line.get_ydata() for line in ax.lines}
+    return {str(line.get_label()): np.asarray(line.get_ydata()) for line in ax.lines}
 
 
 def test_mouth_and_voice_share_a_panel_per_clip(run: Run) -> None:
