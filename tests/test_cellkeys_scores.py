@@ -143,7 +143,7 @@ def test_presets_that_disagree_are_told_until_the_setting_is_named():
             '["flicker/mae", "preset:tvge"]',
             [],
             "s.yaml:4:26: metrics[1]: unknown preset 'tvge' (allowed: tgve, fatezero, vbench, "
-            "lai2018, controlvideo, fresco). did you mean 'tgve'?",
+            "vbench_i2v, lai2018, controlvideo, fresco). did you mean 'tgve'?",
         ),
         ("[tgve]", [], "metrics[0]: unknown metric 'tgve'"),
         ("[tgve]", [], "write preset:tgve"),

@@ -349,7 +349,9 @@ def test_every_network_of_a_metric_is_exercised_here_or_beside():
     entries = [table.entry(name) for table in (METRICS, FLOWS) for name in table.names()]
     wanted = {name for entry in entries for name in entry.extra.get("networks", ())}
     assert {"alexnet", "gmflow", "i3d"} <= wanted
-    text = Path(__file__).read_text() + (Path(__file__).parent / "test_metrics_fvd.py").read_text()
+    others = ("test_metrics_fvd.py", "test_metrics_i2v.py")
+    files = [Path(__file__), *(Path(__file__).parent / name for name in others)]
+    text = "".join(file.read_text() for file in files)
     beside = {"gmflow"}  # through ptlflow, in test_flow_estimators.py
     assert [name for name in wanted if f'"{name}"' not in text and name not in beside] == []
     json.dumps(networks_identity(wanted))
