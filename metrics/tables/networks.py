@@ -93,8 +93,8 @@ NETWORKED: Mapping[str, Entry] = {
             "Mean absolute deviation over frames of the mean darkness of the mouth's region (1 "
             "minus Rec. 601 luma), divided by the same in the source. 1 = the mouth moves as far "
             "as it should, 0 = not at all; says nothing of when. The series holds the deviation of "
-            "each frame over the source's mean. Unavailable for clips without a face and for sources "
-            "whose mouth stands still."
+            "each frame over the source's mean. Unavailable for clips without a face and for "
+            "sources whose mouth stands still."
         ),
         needs=["source", "face"],
         torchmetric="metrics.sync:MouthRange",
