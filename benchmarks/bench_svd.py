@@ -112,6 +112,7 @@ def row(name: str, size: int) -> str:
 
 @pytest.mark.bench
 def test_decoder_at_full_size(rows: list[str]) -> None:
+    """Memory of the decoder by chunk."""
     sizes = {}
     with without_contents():
         vae = full_vae()
@@ -143,6 +144,7 @@ WAYS: dict[str, tuple[Memory, Reuse]] = {
 
 @pytest.mark.bench
 def test_unet_at_full_size(rows: list[str]) -> None:
+    """Memory of the UNet by what spares it."""
     sizes = {}
     with without_contents():
         unet = UNetSpatioTemporalConditionModel().eval()
@@ -161,6 +163,7 @@ def test_unet_at_full_size(rows: list[str]) -> None:
 
 @pytest.mark.bench
 def test_the_count_against_the_allocator(rows: list[str], tmp_path: Path) -> None:
+    """Counted memory against what the allocator records."""
     torch.manual_seed(0)
     vae, sizes = full_vae(), {}
     for chunk in (8, 2):

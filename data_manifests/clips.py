@@ -56,6 +56,8 @@ SOURCES = Registry(
             {
                 "code": (
                     "miniature.faces",
+                    "miniature.face_layers",
+                    "miniature.face",
                     "miniature.voices",
                     "miniature.world",
                     "data_manifests",

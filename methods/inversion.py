@@ -113,6 +113,7 @@ def inverted_source(
     prompt = request.source_prompt if options.prompt == "source" else ""
 
     def make() -> dict[str, Tensor]:
+        """The inverted latents and what is measured of them."""
         text = text_states(backbone, ["", prompt], request.shared)
         networks, clean, n = Networks(unet, (), text), source(), len(schedule)
         inverted = invert(

@@ -21,7 +21,7 @@ from crossframe.provenance import package_versions
 from methods.hallo.checkpoints import load_net, write_net
 from methods.hallo.networks import HalloNets
 from miniature.clip import build_tokenizer, preprocessor
-from miniature.faces import VERSION as FACES_VERSION
+from miniature.face import VERSION as FACES_VERSION
 from miniature.fit import Recipe, phase_folder
 from miniature.judge import Judge
 from miniature.svd import SCHEDULE as SVD_SCHEDULE

@@ -123,6 +123,7 @@ def generate(nets: HalloNets, vae: AutoencoderKL, portraits: Portraits, way: Way
     shape = (4, LATENT, LATENT)
 
     def draw(segment: Segment, motion: Tensor) -> Tensor:
+        """A segment of all portraits, (g, n, 3, h, w)."""
         shown = torch.cat([portraits.reference[None], motion]).transpose(0, 1)  # (n, s, 3, h, w)
         images = encode(vae, shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
         noise = torch.stack(

@@ -29,7 +29,8 @@ from methods.hallo.masks import (
     region_images,
 )
 from methods.hallo.sound import SpectralFeatures
-from miniature.faces import VERSION, face_boxes, face_of, lip_boxes, render_frames, voice_of
+from miniature.face import VERSION, face_of, voice_of
+from miniature.faces import face_boxes, lip_boxes, render_frames
 from miniature.fit import device, work_folder
 from miniature.world import SIZE
 

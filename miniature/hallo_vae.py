@@ -11,7 +11,8 @@ from diffusers.models import AutoencoderKL
 from torch import Tensor
 
 from crossframe.keys import derive_seed
-from miniature.faces import VERSION, face_boxes, face_of, render_frames
+from miniature.face import VERSION, face_of
+from miniature.faces import face_boxes, render_frames
 from miniature.fit import Fit, Recipe, device, work_folder
 from miniature.vae import KL_WEIGHT
 

@@ -10,20 +10,9 @@ from data_manifests.clips import ClipRequest, load_clip
 from metrics.base import Face as MetricFace
 from metrics.base import MetricInputs
 from metrics.sync import mouth_corr
-from miniature.faces import (
-    HAIR,
-    IDENTITY,
-    PARALLAX,
-    SWAY,
-    draw_face,
-    face_boxes,
-    face_of,
-    layers,
-    lip_boxes,
-    mouth_region,
-    render_frames,
-    visible_layer,
-)
+from miniature.face import HAIR, IDENTITY, PARALLAX, SWAY, draw_face, face_of
+from miniature.face_layers import layers
+from miniature.faces import face_boxes, lip_boxes, mouth_region, render_frames, visible_layer
 
 FRAMES = 16
 

@@ -76,6 +76,7 @@ def spatial_queries(reference: Tensor, factor: float) -> QueryTransform:
     """
 
     def transform(attn: Any, query_bfdhe: Tensor) -> Tensor:
+        """Queries re-mixed by the similarities of the reference's tokens."""
         b, f = query_bfdhe.shape[:2]
         tokens = reference[-b * f :].to(query_bfdhe)
         asking, asked = (split_heads(attn, project(tokens)) for project in (attn.to_q, attn.to_k))
@@ -95,6 +96,7 @@ def temporal_outputs(paths: Paths, factor: float) -> OutputTransform:
     """
 
     def transform(query_bfdhe: Tensor, key_bfdhe: Tensor, out_bfdhe: Tensor) -> Tensor:
+        """Results re-mixed along the paths."""
         query, key, out = (
             _by_path(x_bfdhe, paths.forward) for x_bfdhe in (query_bfdhe, key_bfdhe, out_bfdhe)
         )

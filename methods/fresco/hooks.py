@@ -51,6 +51,7 @@ def optimised_inputs(
         timestep[:] = [float(arguments["timestep"])]
 
     def consistency(layer: int, hidden: Tensor) -> Consistency:
+        """What features of a layer are held against, prepared once by size."""
         key = (layer, len(hidden))
         if key not in prepared:
             reference = references[layer][-len(hidden) :] if losses.spatial else None
@@ -59,6 +60,7 @@ def optimised_inputs(
         return prepared[key]
 
     def edit(layer: int, hidden: Tensor) -> Tensor:
+        """Features (b f, c, h, w) as they go on, at the timestep that runs."""
         if not _is_active(losses, timestep[0]):
             return hidden
         if losses.active:

@@ -73,6 +73,7 @@ def shape_fusion(ways: Sequence[Carrier], steps: int, options: Fusion) -> EditX0
     start, end = options.steps
 
     def edit(clean: Tensor, index: int) -> Tensor:
+        """Clean latents (f, 4, h, w) with those of the anchor carried in."""
         if not (options.on and start <= round(index / steps, 9) < end):
             return clean
         fused = [clean[0]]

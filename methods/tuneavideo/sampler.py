@@ -99,6 +99,7 @@ class TunedSample:
             return start
 
         def make() -> Mapping[str, Tensor]:
+            """The tuned tensors, by released name."""
             unet, alpha = self.backbone.unet, self.config.temporal.alpha
             with inflate_tuned(unet, self.plan, start, alpha) as net:
                 return tune(
