@@ -31,6 +31,9 @@ class Display(Protocol):
     def ended(self, cell: Cell, event: Ended) -> None:
         """A worker is through with a cell."""
 
+    def waits(self, whom: str, cells: int) -> None:
+        """Nothing is left but cells that other runners are at; told at every look."""
+
 
 @contextmanager
 def display(console: Console, total: int) -> Iterator[Display]:
@@ -71,6 +74,10 @@ class Bar:
             self.bars.console.print(line, markup=False, style="red")
         self._show(waiting_line(cell, event) or title(cell))
 
+    def waits(self, whom: str, cells: int) -> None:
+        """Name the runners instead of a cell."""
+        self._show(idle_line(whom, cells))
+
     def _show(self, description: str) -> None:
         done = self.over + sum(self.running.values())
         self.bars.update(self.task, description=description, completed=done)
@@ -83,6 +90,7 @@ class Lines:
         self.console, self.total = console, total
         self.began = time.perf_counter()
         self.over = 0
+        self.told = ""
 
     def started(self, cell: Cell, event: Started) -> None:
         """Say nothing yet."""
@@ -102,6 +110,12 @@ class Lines:
         line = f"[{self.over}/{self.total}] {title(cell)}: {event.status} (left: {left})"
         self.console.print(failure_line(cell, event) or line, markup=False, soft_wrap=True)
 
+    def waits(self, whom: str, cells: int) -> None:
+        """Say so, once for the same runners."""
+        if whom != self.told:
+            self.console.print(idle_line(whom, cells), markup=False, soft_wrap=True)
+        self.told = whom
+
 
 def title(cell: Cell) -> str:
     """A cell in a few words."""
@@ -111,6 +125,11 @@ def title(cell: Cell) -> str:
 def waiting_line(cell: Cell, event: Ended) -> str:
     """A cell that waits for work that it shares, and who is at it, in one line, or ""."""
     return f"waits: {title(cell)}: {event.reason}" if event.waits else ""
+
+
+def idle_line(whom: str, cells: int) -> str:
+    """Who is at the cells that are left, in one line."""
+    return f"waits for {whom} to end {cells} {'cell' if cells == 1 else 'cells'}"
 
 
 def failure_line(cell: Cell, event: Ended) -> str:

@@ -77,7 +77,7 @@ def examine(store: Store, job: Job) -> list[Finding]:
     found = [] if _at_work(store, job) else list(job.look())
     # Asked again: a runner that came while we looked was replacing what we saw.
     owner = _at_work(store, job)
-    return [Finding(job.path, f"in work: {_shown(owner)}")] if owner else found
+    return [Finding(job.path, f"in work: {owner}")] if owner else found
 
 
 def mend(store: Store, job: Job) -> list[Finding]:
@@ -118,10 +118,6 @@ def _claim_of(folder: Path) -> str:
 
 def _at_work(store: Store, job: Job) -> Owner | None:
     return holder(store.claim_folder, job.claim) if job.claim else None
-
-
-def _shown(owner: Owner) -> str:
-    return f"process {owner.pid} on {owner.host}" if owner.pid else "a claim that is being written"
 
 
 def _head(path: Path) -> Iterator[Finding]:

@@ -50,6 +50,9 @@ class Owner:
     started: str
     token: str
 
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}" if self.pid else "a claim that is being written"
+
 
 def current_owner() -> Owner:
     """Return this process as an owner, with a fresh token."""

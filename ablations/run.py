@@ -17,6 +17,7 @@ from ablations.check import CheckedSpec
 from ablations.display import Display, display
 from ablations.engines.base import Ended, Engine, Order, Progressed, Started
 from ablations.failures import record_failure
+from ablations.leases import Owner
 from ablations.parts import Parts
 from ablations.plan import TO_RUN, Cell, Plan
 from ablations.store import SCHEMA, Store
@@ -117,11 +118,11 @@ class _Watch:
         try:
             engine.start(order)
             while self.open:
-                free = [cell for cell in self.open.values() if self._is_free(cell)]
+                free = [cell for cell in self.open.values() if self._owner(cell) is None]
                 for event in engine.run(free) if free else ():
                     self._hear(event)
                 if self.open:
-                    time.sleep(POLL)
+                    self._wait()
         except KeyboardInterrupt:
             engine.stop()
             self._interrupted()
@@ -129,12 +130,16 @@ class _Watch:
         finally:
             engine.stop()
 
-    def _is_free(self, cell: Cell) -> bool:
-        """Tell whether nobody is at a cell, nor at the shared work that it waits for."""
+    def _wait(self) -> None:
+        owners = [owner for cell in self.open.values() if (owner := self._owner(cell))]
+        if len(owners) == len(self.open):
+            self.show.waits(" and ".join(sorted({str(owner) for owner in owners})), len(owners))
+        time.sleep(POLL)
+
+    def _owner(self, cell: Cell) -> Owner | None:
+        """Who else is at a cell, or at the shared work that it waits for."""
         shared = self.waits.get(cell.key)
-        if shared and self.store.claimant(shared) is not None:
-            return False
-        return self.store.holder(cell.key) is None
+        return (self.store.claimant(shared) if shared else None) or self.store.holder(cell.key)
 
     def _hear(self, event: Started | Progressed | Ended) -> None:
         cell = self.open[event.key]

@@ -50,8 +50,7 @@ class InWork(Exception):
     """
 
     def __init__(self, stage: str, claim: str, owner: Owner | None) -> None:
-        who = f"process {owner.pid} on {owner.host}" if owner else "another runner"
-        super().__init__(f"{who} is at the {stage} that it shares")
+        super().__init__(f"{owner or 'another runner'} is at the {stage} that it shares")
         self.claim = claim
 
 

@@ -1,6 +1,7 @@
 """Runs from end to end over fake parts: caching, failure, interruption, re-scoring."""
 
 import json
+import os
 import signal
 import time
 from dataclasses import replace
@@ -213,3 +214,17 @@ def test_interruption_prints_the_command_that_resumes(lab, sent):
 )
 def test_seconds_read_well(seconds, text):
     assert show_seconds(seconds) == text
+
+
+def test_it_says_for_whom_it_waits(lab):
+    """A cell that another living process holds, and for as long as it likes."""
+    held = lab.plan().cells[0].key
+    with lab.store.claim(held):
+        run = lab.start()
+        line = next(line for line in run.stdout if line.startswith("waits"))
+        assert line.startswith(f"waits for process {os.getpid()} on ")
+        assert line.endswith(" to end 1 cell\n")
+    rest, errors = run.communicate(timeout=120)
+    assert run.returncode == 0, errors
+    assert not any(line.startswith("waits") for line in rest.splitlines()), rest
+    assert len(lab.results()) == 10
