@@ -33,6 +33,7 @@ from ablations.specfile import (
 )
 from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.registry import Registry
+from data_manifests.clips import not_square, split_ref
 from methods.families import family_of
 
 MAX_CELLS = 10_000
@@ -152,6 +153,7 @@ class _Check:
         yield self._labels, options | {"report", "claims", "metrics"}
         yield self._paper, options | {"paper", "metrics"}
         yield self._clips, {"clips"}
+        yield self._forms, {"clips", "clip", "_clips"}
         yield self._figures, {"report", "metrics", "grid", "zip", "include", "clip", "seeds"}
         yield self._figure_rows, options | {"report", "_rows"}
         yield self._report_clips, {"report", "clips", "_clips"}
@@ -377,6 +379,17 @@ class _Check:
             wrong = wrong_scalar(name, MAX_CLIP_NAME) or ("spans lines" if "\n" in name else "")
             if wrong:
                 yield Problem(where, f"the name {name[:60]!r} {wrong}", fix="rename the file")
+
+    def _forms(self, spec: Spec) -> Iterator[Problem]:
+        """Sources whose clips are squares take no other form."""
+        if isinstance(spec.clip.size, int):
+            return
+        sources = {split_ref(ref)[0] for ref in self.clips} & set(self.parts.clip_sources)
+        for name in sorted(sources):
+            if self.parts.clip_sources.entry(name).extra.get("square"):
+                found = not_square(spec.clip.size, name)
+                path = ("clip", "size")
+                yield self.document.problem(path, found.what, found.allowed, found.fix)
 
     def _backbone(self, spec: Spec) -> Iterator[Problem]:
         found: Sequence[Problem]

@@ -15,11 +15,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     WithJsonSchema,
     model_validator,
 )
 
 from crossframe.flow.table import FLOWS
+from crossframe.form import Size, width_height
 from metrics.preprocessing import GEOMETRIES
 from metrics.presets import PRESETS
 
@@ -133,6 +135,26 @@ def _metric_list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _size(value: Any) -> Size:
+    sides = value if isinstance(value, list | tuple) else [value, value]
+    if len(sides) != 2 or not all(type(side) is int for side in sides):
+        raise ValueError("must be a side in pixels, or [width, height]")
+    if not all(LEAST_SIDE <= side <= MAX_SIDE for side in sides):
+        raise ValueError(f"sides must be {LEAST_SIDE} to {MAX_SIDE:,} pixels")
+    return sides[0] if sides[0] == sides[1] else (sides[0], sides[1])
+
+
+LEAST_SIDE, MAX_SIDE = 8, 8192
+"""Pixels of a clip's side."""
+
+_SIDE_SCHEMA = {"type": "integer", "minimum": LEAST_SIDE, "maximum": MAX_SIDE}
+_SIZE_SCHEMA = {
+    "anyOf": [
+        _SIDE_SCHEMA,
+        {"type": "array", "items": _SIDE_SCHEMA, "minItems": 2, "maxItems": 2},
+    ]
+}
+
 Backbone = Annotated[
     Any,
     AfterValidator(_text_or_mapping),
@@ -158,14 +180,17 @@ class ClipSettings(Frozen):
     """How much of each clip is read."""
 
     frames: int = Field(default=8, ge=1, le=100_000, description="frames per clip")
-    size: int = Field(default=128, ge=8, le=8192, description="side of the square crop, pixels")
+    size: Annotated[Size, PlainValidator(_size), WithJsonSchema(_SIZE_SCHEMA)] = Field(
+        default=128, description="pixels: side of a square, or [width, height]"
+    )
     start: int = Field(default=0, ge=0, description="first frame")
     stride: int = Field(default=1, ge=1, description="step between frames")
 
     @model_validator(mode="after")
     def _fits(self) -> ClipSettings:
-        if self.frames * self.size**2 > MAX_PIXELS:
-            raise ValueError(f"frames x size x size is more than {MAX_PIXELS:,} pixels")
+        width, height = width_height(self.size)
+        if self.frames * width * height > MAX_PIXELS:
+            raise ValueError(f"frames x width x height is more than {MAX_PIXELS:,} pixels")
         return self
 
 

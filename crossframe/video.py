@@ -20,6 +20,7 @@ from PIL import Image
 
 from crossframe.errors import Problem, UserError
 from crossframe.files import replacing, replacing_folder
+from crossframe.form import Size, width_height
 from crossframe.voice import Voice
 
 # Codes of ITU-T H.273: 1 is BT.709 for primaries, transfer and matrix alike.
@@ -56,14 +57,13 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def read_video(
-    path: str | Path, *, frames: int, start: int = 0, stride: int = 1, size: int | None = None
+    path: str | Path, *, frames: int, start: int = 0, stride: int = 1, size: Size | None = None
 ) -> tuple[np.ndarray, float]:
     """Return frames start, start+stride, ... as uint8 (frames, h, w, 3), and their rate in fps.
 
     The rate is that of the returned frames: the file's divided by `stride`. With `size` each
-    frame is cropped to its central square and resized to size x size (area average when that
-    shrinks it, bicubic when it grows). A rotation stored with the video is applied. Video without
-    colour tags is read as BT.601, which is FFmpeg's rule.
+    frame is cropped and resized as `fit_frame` does. A rotation stored with the video is applied.
+    Video without colour tags is read as BT.601, which is FFmpeg's rule.
 
     Raises UserError when the file is missing, empty, not a video, without pictures, damaged, or
     too short; the last one tells how many frames there are and what would fit.
@@ -77,7 +77,7 @@ def read_video(
         for index, frame in enumerate(container.decode(stream)):
             seen = index + 1
             if index in wanted:
-                picked.append(fit_square(_rgb(frame), size))
+                picked.append(fit_frame(_rgb(frame), size))
             if len(picked) == frames:
                 return np.stack(picked), rate / stride
     raise UserError(too_few(path, seen, wanted))
@@ -209,19 +209,27 @@ def _rgb(frame: av.VideoFrame) -> np.ndarray:
     return np.rot90(rgb, round(frame.rotation / 90))
 
 
-def fit_square(rgb: np.ndarray, size: int | None) -> np.ndarray:
-    """Return (h, w, 3) cropped to its central square and resized to (size, size, 3).
+def fit_frame(rgb: np.ndarray, size: Size | None) -> np.ndarray:
+    """Return (h, w, 3) cut to the largest part of that form about its centre, and resized to it.
 
-    Area average when that shrinks it, bicubic when it grows; without `size` as it is.
+    Nothing is stretched or padded: a square keeps the shorter side, a wider form than the picture's
+    all of its width. Area average when that shrinks it, bicubic when it grows; without `size` as
+    it is.
     """
     if size is None:
         return rgb
-    height, width = rgb.shape[:2]
-    side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    method = Image.Resampling.BOX if side >= size else Image.Resampling.BICUBIC
+    width, height = width_height(size)
+    high, wide = rgb.shape[:2]
+    across, down = float(wide), float(high)
+    if wide * height > high * width:
+        across = high * width / height
+    else:
+        down = wide * height / width
+    left, top = (wide - across) / 2, (high - down) / 2
+    method = Image.Resampling.BOX if across >= width else Image.Resampling.BICUBIC
     image = Image.fromarray(np.ascontiguousarray(rgb))
-    return np.asarray(image.resize((size, size), method, (left, top, left + side, top + side)))
+    box = (left, top, left + across, top + down)
+    return np.asarray(image.resize((width, height), method, box))
 
 
 def too_few(path: Path, count: int, wanted: range) -> Problem:

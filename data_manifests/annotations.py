@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from crossframe.errors import Problem, UserError
-from crossframe.video import fit_square
+from crossframe.form import Size, width_height
+from crossframe.video import fit_frame
 from data_manifests.clips import ClipRequest
 from data_manifests.pictures import picture_paths
 
@@ -22,7 +23,7 @@ FLAT = ("1", "L", "P")
 
 
 def read_masks(folder: Path, request: ClipRequest, count: int) -> np.ndarray:
-    """Return the masks of the requested frames, (f, n, size, size) bool, n objects by their level.
+    """Return the masks of the requested frames, (f, n, h, w) bool, n objects by their level.
 
     They are cropped and resized as the frames are; a pixel belongs to the object that covers half
     of it. count: frames of the whole clip. Raises UserError unless there is one picture per frame,
@@ -39,17 +40,18 @@ def read_masks(folder: Path, request: ClipRequest, count: int) -> np.ndarray:
         raise UserError(problems)
     levels = [item for item in read if not isinstance(item, Problem)]
     objects = sorted({int(n) for level in levels for n in np.unique(level)} - {BACKGROUND, VOID})
-    masks = np.zeros((len(levels), len(objects), request.size, request.size), bool)
+    width, height = width_height(request.size)
+    masks = np.zeros((len(levels), len(objects), height, width), bool)
     for frame, level in enumerate(levels):
         for index, number in enumerate(objects):
             masks[frame, index] = _fitted(level == number, request.size)
     return masks
 
 
-def _fitted(mask: np.ndarray, size: int) -> np.ndarray:
-    """(h, w) bool -> (size, size) bool, through the very geometry of the frames."""
+def _fitted(mask: np.ndarray, size: Size) -> np.ndarray:
+    """(h, w) bool -> bool of that size, through the very geometry of the frames."""
     grey = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
-    return fit_square(grey, size)[..., 0] >= 128
+    return fit_frame(grey, size)[..., 0] >= 128
 
 
 def _read(path: Path) -> np.ndarray | Problem:

@@ -1,11 +1,12 @@
 """Camera motion over flat layers: similarity paths, and the exact flow and occlusion they cause.
 
 Points of the plane are complex numbers, x to the right, y down. The screen is the unit square
-about its centre: pixel j of n lies at (j + 0.5) / n - 0.5. A layer's point u is seen at
+about its centre: pixel j of n lies at (j + 0.5) / n - 0.5. A frame that is no square is the middle
+part of the screen that has its form, and n its longer side. A layer's point u is seen at
 ``x = factor * u + shift``, so that the flow of a pixel of that layer is
 ``x' - x`` with ``x' = factor' * (x - shift) / factor + shift'``.
 
-Shapes: f frames, h = w = size pixels.
+Shapes: f frames of h x w pixels.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crossframe.form import Size, width_height
 from data_manifests.clips import Truth
 
 Array = NDArray[np.floating]
@@ -107,10 +109,21 @@ MOTIONS: Mapping[str, tuple[Path, ...]] = {
 """Motion -> the paths of its layers, background first; a second layer is a disc of radius 1."""
 
 
-def screen(size: int) -> Points:
-    """Return the pixel centres of the unit square, (size, size) complex."""
-    axis = (np.arange(size) + 0.5) / size - 0.5
-    return axis[None, :] + 1j * axis[:, None]
+def screen(size: Size) -> Points:
+    """Return the pixel centres, (h, w) complex; see the module's docstring."""
+    across, down = (_axis(count, max(width_height(size))) for count in width_height(size))
+    return across[None, :] + 1j * down[:, None]
+
+
+def _axis(count: int, longest: int) -> Array:
+    """Return `count` pixel centres about 0, 1 / longest apart."""
+    return ((np.arange(count) + 0.5) / count - 0.5) * (count / longest)
+
+
+def points(size: Size, count: int) -> Points:
+    """Return the pixel centres of `count` frames, (count, h, w) complex."""
+    centres = screen(size)
+    return np.broadcast_to(centres, (count, *centres.shape))
 
 
 def visible(poses: Sequence[Pose], x: Points) -> NDArray[np.int8]:
@@ -121,30 +134,31 @@ def visible(poses: Sequence[Pose], x: Points) -> NDArray[np.int8]:
     return layer
 
 
-def flow(paths: Sequence[Path], t: Array, t_next: Array, size: int) -> tuple[Array, NDArray]:
-    """Return exact flow (f, size, size, 2) float32 in pixels, and where it has no visible end.
+def flow(paths: Sequence[Path], t: Array, t_next: Array, size: Size) -> tuple[Array, NDArray]:
+    """Return exact flow (f, h, w, 2) float32 in pixels, and where it has no visible end.
 
     t, t_next: (f,) times in frames. The flow lies on the pixels of `t`. A pixel has no visible end
     when another layer is seen there at `t_next`, or when it lies beyond the last pixel centres,
     where nothing can be sampled.
     """
     now, then = [path(t) for path in paths], [path(t_next) for path in paths]
-    x = np.broadcast_to(screen(size), (len(t), size, size))
+    x = points(size, len(t))
     layer = visible(now, x)
     end = x
     for index, (before, after) in enumerate(zip(now, then, strict=True)):
         end = np.where(layer == index, after.to_screen(before.to_layer(x)), end)
-    half = 0.5 - 0.5 / size
-    outside = (np.abs(end.real) > half) | (np.abs(end.imag) > half)
-    moved = (end - x) * size
+    longest = max(width_height(size))
+    half = [0.5 * count / longest - 0.5 / longest for count in width_height(size)]
+    outside = (np.abs(end.real) > half[0]) | (np.abs(end.imag) > half[1])
+    moved = (end - x) * longest
     vectors = np.stack([moved.real, moved.imag], -1).astype(np.float32)
     return vectors, outside | (visible(then, end) != layer)
 
 
-def truth(motion: str, t: Array, size: int) -> Truth:
+def truth(motion: str, t: Array, size: Size) -> Truth:
     """Return all that is known exactly of frames at times `t` under `motion`; edges are not."""
     paths = MOTIONS[motion]
-    x = np.broadcast_to(screen(size), (len(t), size, size))
+    x = points(size, len(t))
     layer = visible([path(t) for path in paths], x)
     forward, hidden_forward = flow(paths, t[:-1], t[1:], size)
     backward, hidden_backward = flow(paths, t[1:], t[:-1], size)
@@ -155,7 +169,7 @@ def truth(motion: str, t: Array, size: int) -> Truth:
         occluded_forward=hidden_forward,
         occluded_backward=hidden_backward,
         depth=np.array(DEPTHS, np.float32)[layer],
-        masks=np.stack(masks, 1) if masks else np.zeros((len(t), 0, size, size), bool),
+        masks=np.stack(masks, 1) if masks else np.zeros((len(t), 0, *x.shape[1:]), bool),
         edges=None,
     )
 

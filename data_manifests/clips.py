@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossframe.errors import Problem, UserError, did_you_mean
+from crossframe.form import Size, show_size, width_height
 from crossframe.keys import array_sha256, identity
 from crossframe.registry import Entry, Registry
 
@@ -46,6 +47,7 @@ SOURCES = Registry(
             "miniature.world:load_world_clip",
             "the rendered miniature world, with exact flow, occlusion, depth and masks",
             {
+                "square": True,
                 "code": ("miniature.world", "data_manifests", "crossframe"),
                 "packages": ("numpy",),
             },
@@ -54,6 +56,7 @@ SOURCES = Registry(
             "miniature.faces:load_face_clip",
             "rendered talking faces with their voices, with exact mouth, pose and flow",
             {
+                "square": True,
                 "code": (
                     "miniature.faces",
                     "miniature.face_layers",
@@ -158,25 +161,41 @@ class Clip:
 class ClipRequest:
     """Which part of a clip is wanted, and how large.
 
-    frames: how many. size: side in pixels of the square result. start: first source frame.
-    stride: source frames from one to the next. Raises UserError for values that make no sense.
+    frames: how many. size: side in pixels of the square result, or its width and height. start:
+    first source frame. stride: source frames from one to the next. Raises UserError for values that
+    make no sense.
     """
 
     ref: str
     frames: int = 8
-    size: int = 128
+    size: Size = 128
     start: int = 0
     stride: int = 1
 
     def __post_init__(self) -> None:
-        least = {"frames": 1, "size": 1, "start": 0, "stride": 1}
+        size = min(width_height(self.size))
+        least = [("frames", self.frames, 1), ("size", size, 1), ("start", self.start, 0)]
         problems = [
-            Problem(f"clip.{name}", f"{getattr(self, name)} is too small", f"{low} or more")
-            for name, low in least.items()
-            if getattr(self, name) < low
+            Problem(f"clip.{name}", f"{value} is too small", f"{low} or more")
+            for name, value, low in [*least, ("stride", self.stride, 1)]
+            if value < low
         ]
         if problems:
             raise UserError(problems)
+
+    @property
+    def side(self) -> int:
+        """Side of a clip that can only be square; raises UserError for another form."""
+        width, height = width_height(self.size)
+        if width != height:
+            raise UserError(not_square(self.size, split_ref(self.ref)[0]))
+        return width
+
+
+def not_square(size: Size, source: str) -> Problem:
+    """Return that clips of a source have no such form."""
+    what = f"is {show_size(size)}, and clips of {source}: are drawn as squares"
+    return Problem("clip.size", what, "one number", "or take footage or photographs")
 
 
 def split_ref(ref: str) -> tuple[str, str]:

@@ -113,7 +113,7 @@ def _map_paths(path: Path, sidecar: Sidecar) -> dict[str, Path]:
 
 
 def _read_maps(path: Path, sidecar: Sidecar, request: ClipRequest) -> Mapping[str, np.ndarray]:
-    """Read the same frames of every control map as of the clip, uint8 (f, size, size, 3) each.
+    """Read the same frames of every control map as of the clip, uint8 (f, h, w, 3) each.
 
     Raises UserError with everything that is wrong with any of them.
     """
@@ -154,7 +154,7 @@ def _extent(path: Path) -> tuple[int, int, int]:
 def read_moving(
     path: Path, request: ClipRequest, fps: float | None = None
 ) -> tuple[np.ndarray, float]:
-    """Return the requested frames, uint8 (f, size, size, 3), of a video or a folder of pictures.
+    """Return the requested frames, uint8 (f, h, w, 3), of a video or a folder of pictures.
 
     The second value is the rate of these frames, the stride taken into account: `fps` where it is
     given, else the video's own, else `PICTURES_FPS`. Raises UserError as `read_video` and

@@ -19,6 +19,7 @@ from crossframe.errors import Problem, UserError, did_you_mean
 
 FOLDER = Path(__file__).parent / "manifests"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Side = Annotated[int, Field(ge=1)]
 Kind = Literal["fetched", "own copy", "packaged", "rendered"]
 """fetched: downloaded by `crossframe clips fetch`. own copy: placed by the user. packaged: part of
 an installed package. rendered: made on demand."""
@@ -58,14 +59,14 @@ class PromptFile(Facts):
 class Transform(Facts):
     """From whole clip to the part that a publication uses, and that decoded hashes are taken of.
 
-    frames: how many, None for all. size: side of the central square in pixels, None for as it is.
-    Resized as `crossframe.video.fit_square` does.
+    frames: how many, None for all. size: side of a square, or width and height, in pixels; None for
+    as it is. Cropped and resized as `crossframe.video.fit_frame` does.
     """
 
     frames: Annotated[int, Field(ge=1)] | None = None
     start: Annotated[int, Field(ge=0)] = 0
     stride: Annotated[int, Field(ge=1)] = 1
-    size: Annotated[int, Field(ge=1)] | None = None
+    size: Side | tuple[Side, Side] | None = None
 
 
 class ClipFacts(Facts):

@@ -16,8 +16,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
 from crossframe.errors import Problem, UserError, did_you_mean
+from crossframe.form import Size, width_height
 from crossframe.keys import file_sha256
-from data_manifests.camera import DISC_RADIUS, HALF_PERIOD, MOTIONS, Points, Pose, screen, truth
+from data_manifests.camera import DISC_RADIUS, HALF_PERIOD, MOTIONS, Points, Pose, points, truth
 from data_manifests.clips import Clip, ClipRequest
 from data_manifests.datasets import dataset_folder
 from data_manifests.manifest import Manifest, manifest
@@ -34,8 +35,9 @@ DISC_PART = 0.9
 def load_photo_clip(name: str, request: ClipRequest) -> Clip:
     """Return `<photograph>/<motion>`, for example `astronaut/pan`, with its exact truth.
 
-    Speeds are parts of the frame's side per source frame (see `camera.MOTIONS`), so that size does
-    not change what is seen. In `occluder` a disc cut from the next photograph crosses the frame.
+    Speeds are parts of the frame's longer side per source frame (see `camera.MOTIONS`), so that
+    size does not change what is seen; a frame that is no square shows the middle of the square's.
+    In `occluder` a disc cut from the next photograph crosses the frame.
     Raises UserError for an unknown name, and for a photograph that is absent or altered.
     """
     facts = manifest("photos")
@@ -81,18 +83,18 @@ def decode(path: Path) -> Array:
         return np.asarray(image.convert("RGB"), np.float64)
 
 
-def render(photos: list[Array], motion: str, t: Array, size: int) -> NDArray[np.uint8]:
-    """Return frames (f, size, size, 3) uint8 at times `t` (in frames).
+def render(photos: list[Array], motion: str, t: Array, size: Size) -> NDArray[np.uint8]:
+    """Return frames (f, h, w, 3) uint8 at times `t` (in frames).
 
     photos: (h, w, 3) in [0, 255], one per layer of the motion, background first. The disc's border
     is antialiased, one pixel wide.
     """
     path, *discs = MOTIONS[motion]
-    x = np.broadcast_to(screen(size), (len(t), size, size))
+    x = points(size, len(t))
     image = _seen(photos[0], 1.0, _widest(path(_whole_path())), path(t), x)
     for photo, disc in zip(photos[1:], discs, strict=True):
         patch = _seen(photo, DISC_PART / 2, DISC_PART / 2 / DISC_RADIUS, disc(t), x)
-        distance = (np.abs(disc(t).to_layer(x)) - 1) * DISC_RADIUS * size
+        distance = (np.abs(disc(t).to_layer(x)) - 1) * DISC_RADIUS * max(width_height(size))
         cover = np.clip(0.5 - distance, 0, 1)[..., None]
         image = image * (1 - cover) + patch * cover
     return np.round(np.clip(image, 0, 255)).astype(np.uint8)
@@ -111,13 +113,13 @@ def _seen(photo: Array, unit: float, widest: float, pose: Pose, x: Points) -> Ar
     """Return what a photograph shows at screen points (f, h, w): (f, h, w, 3).
 
     unit: parts of the photograph's central square in one unit of the layer. widest: parts of it
-    that the frame's side covers when it covers most, which sets the smoothing.
+    that the frame's longer side covers when it covers most, which sets the smoothing.
     """
     height, width = photo.shape[:2]
     side = min(height, width)
     u = pose.to_layer(x) * unit * side
     where = np.stack([u.imag + (height - 1) / 2, u.real + (width - 1) / 2])
-    sigma = SMOOTHING * widest * side / x.shape[-1]
+    sigma = SMOOTHING * widest * side / max(x.shape[1:])
     channels = [
         map_coordinates(
             _smooth(photo[..., c], sigma), where, order=3, mode="mirror", prefilter=False

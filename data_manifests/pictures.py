@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from crossframe.errors import Problem, UserError
-from crossframe.video import fit_square, too_few
+from crossframe.form import Size, show_size
+from crossframe.video import fit_frame, too_few
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 DEEP = ("I", "F")
@@ -44,12 +45,12 @@ def picture_paths(folder: str | Path) -> list[Path]:
 
 
 def read_pictures(
-    folder: str | Path, *, frames: int, start: int = 0, stride: int = 1, size: int | None = None
+    folder: str | Path, *, frames: int, start: int = 0, stride: int = 1, size: Size | None = None
 ) -> np.ndarray:
     """Return pictures start, start+stride, ... as uint8 (frames, h, w, 3), RGB.
 
-    With `size` each is cropped to its central square and resized as video frames are. A rotation
-    stored by the camera is applied, an alpha channel dropped.
+    With `size` each is cropped and resized as video frames are. A rotation stored by the camera is
+    applied, an alpha channel dropped.
 
     Raises UserError when the folder is missing, empty or too short (with what would fit), and for
     pictures that are damaged, deeper than 8 bits or of different sizes, all of them at once.
@@ -64,10 +65,10 @@ def read_pictures(
     if problems:
         raise UserError(problems)
     _require_one_size([paths[index] for index in wanted], pictures)
-    return np.stack([fit_square(picture, size) for picture in pictures])
+    return np.stack([fit_frame(picture, size) for picture in pictures])
 
 
-def read_picture(path: Path, size: int | None = None) -> np.ndarray:
+def read_picture(path: Path, size: Size | None = None) -> np.ndarray:
     """Return one picture, uint8 (h, w, 3) RGB, cropped and resized as `read_pictures` does.
 
     Raises UserError when it is missing, damaged or deeper than 8 bits.
@@ -75,7 +76,7 @@ def read_picture(path: Path, size: int | None = None) -> np.ndarray:
     read = _read(path)
     if isinstance(read, Problem):
         raise UserError(read)
-    return fit_square(read, size)
+    return fit_frame(read, size)
 
 
 def _read(path: Path) -> np.ndarray | Problem:
@@ -102,4 +103,4 @@ def _require_one_size(paths: list[Path], pictures: list[np.ndarray]) -> None:
 
 
 def _size(picture: np.ndarray) -> str:
-    return f"{picture.shape[1]}x{picture.shape[0]}"
+    return show_size(picture.shape[1::-1])

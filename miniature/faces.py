@@ -143,7 +143,7 @@ def load_face_clip(name: str, request: ClipRequest) -> Clip:
     """Clip ``<split>/<index>`` of the talking faces, for example ``heldout/3``, with its voice.
 
     Raises:
-        UserError: the name is not ``<split>/<index>``.
+        UserError: the name is not ``<split>/<index>``, or the request is for no square.
     """
     split, _, number = name.partition("/")
     if split not in SPLITS or not number.isdigit():
@@ -155,10 +155,10 @@ def load_face_clip(name: str, request: ClipRequest) -> Clip:
     voice = voice_of(face, request.start, request.frames * request.stride)
     return Clip(
         id=f"faces:{name}",
-        frames=render_frames(face, t, request.size),
+        frames=render_frames(face, t, request.side),
         fps=FPS / request.stride,
         caption=CAPTION,
-        truth=face_truth(face, t, request.stride, voice, request.size),
+        truth=face_truth(face, t, request.stride, voice, request.side),
         voice=voice,
     )
 

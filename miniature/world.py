@@ -426,7 +426,7 @@ def load_world_clip(name: str, request: ClipRequest) -> Clip:
     """Clip ``<split>/<index>`` of the world, for example ``heldout/3``.
 
     Raises:
-        UserError: the name is not ``<split>/<index>``.
+        UserError: the name is not ``<split>/<index>``, or the request is for no square.
     """
     split, _, number = name.partition("/")
     if split not in SPLITS or not number.isdigit():
@@ -439,7 +439,7 @@ def load_world_clip(name: str, request: ClipRequest) -> Clip:
             )
         )
     scene = scene_of(split, int(number))
-    rendering = render(scene, request.frames, request.size, request.start, request.stride)
+    rendering = render(scene, request.frames, request.side, request.start, request.stride)
     return Clip(
         id=f"world:{name}",
         frames=rendering.frames,

@@ -214,7 +214,7 @@ def test_names_that_lead_elsewhere(name, refused):
         ("clips=[world:tiny/0..999999999999]", "the range 0..999999999999 is 1000000000000 clips"),
         ("clips=[world:tiny/0..%s]" % ("9" * 5000), "has more than 12 digits"),
         ("prompts={../../x: [a]}", "'../../x' is not a clip of this spec"),
-        ("clip.size=1000000", "should be less than or equal to 8192"),
+        ("clip.size=1000000", "sides must be 8 to 8,192 pixels"),
         ("clip={size: 8192, frames: 100000}", "is more than 1,073,741,824 pixels"),
         ("threads=1000000", "threads: should be less than or equal to 4096"),
     ],

@@ -20,6 +20,7 @@ FOUNDATION = {
     "errors",
     "files",
     "flow",
+    "form",
     "keys",
     "processes",
     "progress",

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from crossframe.form import show_size
 from crossframe.keys import plain
 from reports.claims import judge_claims
 from reports.load import Cell, MetricInfo, Run
@@ -147,10 +148,14 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
     yield "Cost", _cost_fact(run)
 
 
+def _pixels(size: int | list[int]) -> str:
+    return str(size) if isinstance(size, int) else show_size(size)
+
+
 def _clip_fact(run: Run, settings: Mapping[str, Any]) -> str:
     text = f"{len(run.clip_ids)}"
     if settings:
-        text += f" × {settings['frames']} frames, {settings['size']} px"
+        text += f" × {settings['frames']} frames, {_pixels(settings['size'])} px"
     flows = {clip.exact_flow for clip in run.clips}
     kinds = {True: "exact flow", False: "estimated flow"}
     return text + "".join(f", {kinds[kind]}" for kind in kinds if kind in flows)
