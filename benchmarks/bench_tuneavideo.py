@@ -70,7 +70,7 @@ def test_tuning_step(
     """Seconds and peak memory of an optimiser step, by training set."""
     if which == "lora":
         pytest.importorskip("peft")
-    sample = sample_of(backbone, train=which, gradient_checkpointing=checkpointing)
+    sample = sample_of(backbone, train=which)
     options = sample.config.tuning
     with (
         torch.no_grad(),
@@ -80,7 +80,8 @@ def test_tuning_step(
 
         def run(steps: int) -> Callable[[], Any]:
             """Tune for some steps when called."""
-            return lambda: tune(net, lesson, options.model_copy(update={"steps": steps}))
+            some = options.model_copy(update={"steps": steps})
+            return lambda: tune(net, lesson, some, recompute=checkpointing)
 
         peak = peak_bytes(run(1), tmp_path / "trace")
         began = time.perf_counter()

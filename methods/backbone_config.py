@@ -114,9 +114,21 @@ class BackboneConfig(Options):
     forward_chunk: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="frames that pass through a feed-forward layer at once; null: all"
     )
+    gradient_checkpointing: bool | None = Field(
+        default=None,
+        description="tuning computes activations anew in its backward pass: a third more time for "
+        "much less memory; null: on a GPU",
+    )
 
     RUNTIME_FIELDS: ClassVar[frozenset[str]] = frozenset(
-        {"device", "chunk", "allow_download", "offload", "forward_chunk"}
+        {
+            "device",
+            "chunk",
+            "allow_download",
+            "offload",
+            "forward_chunk",
+            "gradient_checkpointing",
+        }
     )
 
     @model_validator(mode="before")

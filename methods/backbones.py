@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -44,6 +44,7 @@ class Backbone:
     temporal: temporal attention of a checkpoint of Tune-A-Video, by the names of its authors
         (see `methods.tuneavideo.checkpoints`); empty for an image model. `tuneavideo` begins with
         it; other methods run the image UNet alone.
+    gradient_checkpointing: whether tuning computes activations anew to spare memory.
     identity: sha256 by `role/file`, as `weights_identity` gives; empty for one made by hand.
     """
 
@@ -59,6 +60,7 @@ class Backbone:
     text_mask: bool = False
     chunk: int = 8
     temporal: Mapping[str, Tensor] = field(default_factory=dict)
+    gradient_checkpointing: bool = False
     identity: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -118,6 +120,7 @@ def load_image(config: BackboneConfig) -> Backbone:
     for net in loaded.values():
         net.to(device).eval().requires_grad_(False)
     text, unet, vae = loaded["text_encoder"], loaded["unet"], loaded["vae"]
+    recompute = config.gradient_checkpointing
     prefix = "controlnet."
     return Backbone(
         unet=unet,
@@ -132,6 +135,7 @@ def load_image(config: BackboneConfig) -> Backbone:
         text_mask=hasattr(text, "text_model"),
         chunk=config.chunk,
         temporal=temporal,
+        gradient_checkpointing=device.type == "cuda" if recompute is None else recompute,
         identity=weights_identity(config),
     )
 
@@ -153,20 +157,35 @@ def encode_prompts(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
 
 
 def text_states(backbone: Backbone, prompts: Sequence[str], shared: Shared) -> Tensor:
-    """Return what `encode_prompts` does, shared with all samples that have the same prompts.
-
-    A backbone made by hand has no identity to share by: its prompts are encoded every time.
-    """
-    if not backbone.identity:
-        return encode_prompts(backbone, prompts)
+    """Return what `encode_prompts` does, shared with all samples that have the same prompts."""
     files = {
         name: sha256
         for name, sha256 in backbone.identity.items()
         if name.startswith(("text_encoder", "tokenizer"))
     }
     parts = [files, str(backbone.dtype), backbone.device.type, list(prompts)]
-    made = shared("text", parts, lambda: {"states": encode_prompts(backbone, prompts).float()})
+
+
+    def make() -> dict[str, Tensor]:
+        """The states, in an arithmetic that holds those of any other."""
+        return {"states": encode_prompts(backbone, prompts).float()}
+
+    made = shared_by_weights(backbone, shared, "text", parts, make)
     return made["states"].to(backbone.device, backbone.dtype)
+
+
+def shared_by_weights(
+    backbone: Backbone,
+    shared: Shared,
+    stage: str,
+    parts: Any,
+    make: Callable[[], Mapping[str, Tensor]],
+) -> Mapping[str, Tensor]:
+    """Return what `make` does, shared by `parts`, which hold the backbone's identity.
+
+    A backbone made by hand has none to share by: `make` is called every time.
+    """
+    return shared(stage, parts, make) if backbone.identity else make()
 
 
 def encode_frames(backbone: Backbone, frames: Tensor, noise: Tensor | None = None) -> Tensor:

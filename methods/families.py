@@ -75,7 +75,7 @@ FAMILIES: Mapping[str, Family] = {
             "tokenizer": Role("tokenizer", "clip"),
             "scheduler": Role("scheduler", "scheduler"),
         },
-        options=("controlnet", "lora", "tuned"),
+        options=("controlnet", "lora", "tuned", "gradient_checkpointing"),
         single_files=True,
     ),
     "svd": Family(

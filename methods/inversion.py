@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from crossframe.errors import Problem
-from methods.backbones import Backbone, text_states
+from methods.backbones import Backbone, shared_by_weights, text_states
 from methods.base import Progress, SampleRequest
 from methods.ddim import Schedule, ddim_step, make_schedule, split
 from methods.denoising import Predict, denoise
@@ -95,18 +95,20 @@ def inverted_source(
     unet: InflatedNet,
     options: Inversion,
     schedule: Schedule,
+    forward: Schedule,
     source: Callable[[], Tensor],
     parts: Any,
     progress: Progress = _quiet,
 ) -> Tensor:
     """Return the inverted source, (f, 4, h, w) float32 on the backbone's device, shared by parts.
 
-    The error of sampling back without guidance is kept with it and told as the note `inversion`:
-    `rmse` in units of the latents, `relative` to their root mean square.
+    The error of sampling back without guidance, as `forward` samples, is kept with it and told as
+    the note `inversion`: `rmse` in units of the latents, `relative` to their root mean square.
 
     Args:
         unet: the network, inflated as it will sample.
-        schedule: of `inversion_schedule`.
+        schedule: of `inversion_schedule`, to run backwards.
+        forward: of sampling, which may have fewer steps and read the network's output otherwise.
         source: returns the latents to invert; called only when they are needed.
         parts: what the result depends on beside backbone, clip, prompt, options and schedule.
     """
@@ -115,16 +117,17 @@ def inverted_source(
     def make() -> dict[str, Tensor]:
         """The inverted latents and what is measured of them."""
         text = text_states(backbone, ["", prompt], request.shared)
-        networks, clean, n = Networks(unet, (), text), source(), len(schedule)
+        networks, clean = Networks(unet, (), text), source()
+        n, total = len(schedule), len(schedule) + len(forward)
         inverted = invert(
             networks.predict,
             schedule,
             clean,
             iterations=options.iterations,
-            progress=lambda done, _: progress(done, 2 * n),
+            progress=lambda done, _: progress(done, total),
         )
         again = reconstruct(
-            networks.predict, schedule, inverted, lambda done, _: progress(n + done, 2 * n)
+            networks.predict, forward, inverted, lambda done, _: progress(n + done, total)
         )
         error, size = (x.square().mean().sqrt() for x in (again - clean, clean))
         return {"latents": inverted, "error": torch.stack([error, error / size])}
@@ -135,9 +138,10 @@ def inverted_source(
         "prompt": prompt,
         "options": options,
         "schedule": schedule,
+        "forward": forward,
         "more": parts,
     }
-    made = request.shared("inversion", whole, make) if backbone.identity else make()
+    made = shared_by_weights(backbone, request.shared, "inversion", whole, make)
     rmse, relative = made["error"].tolist()
     request.note("inversion", {"rmse": rmse, "relative": relative})
     return made["latents"].to(backbone.device)

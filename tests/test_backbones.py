@@ -271,7 +271,7 @@ def test_identity_follows_the_files_and_not_their_place(weights: Path, tmp_path:
 def test_every_field_is_runtime_or_reaches_the_identity(weights: Path) -> None:
     plain = weights_identity(config(weights))
     runtime = {"device": "cpu", "chunk": 3, "allow_download": True}
-    runtime |= {"offload": True, "forward_chunk": 2}
+    runtime |= {"offload": True, "forward_chunk": 2, "gradient_checkpointing": True}
     assert set(runtime) == BackboneConfig.RUNTIME_FIELDS
     assert weights_identity(config(weights, **runtime)) == plain
     assert weights_identity(config(weights, dtype="float16")) != plain

@@ -38,6 +38,7 @@ BACKBONE_ROLES = {
     "allow_download": "runtime",
     "offload": "runtime",
     "forward_chunk": "runtime",
+    "gradient_checkpointing": "runtime",
 }
 """`files`: in keys through the sha256 of the files it leads to, wherever they lie."""
 

@@ -81,9 +81,12 @@ def test_claims_agree_with_the_numbers_of_their_own_paper(name: str) -> None:
     columns = {column.metric: place for place, column in enumerate(spec.paper.columns)}
     for entry in spec.claims:
         claim = parse_claim(entry.text)
-        printed = {row: spec.paper.rows[row][columns[claim.metric]] for row in claim.rows}
+        rows, place = spec.paper.rows, columns.get(claim.metric)
+        printed = {
+            row: None if place is None else rows[row][place] for row in claim.rows if row in rows
+        }
         if not entry.paper:
-            assert set(printed.values()) == {None}
+            assert set(printed.values()) <= {None}
             continue
         assert printed == entry.paper
         for pair in claim.comparisons:

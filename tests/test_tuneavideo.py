@@ -49,7 +49,7 @@ SETS = ["all", "mid_up", "attention", "temporal", pytest.param("lora", marks=nee
 
 
 def options(**changed: Any) -> Tuning:
-    given = {"steps": 3, "learning_rate": 0.01, "gradient_checkpointing": False, **changed}
+    given = {"steps": 3, "learning_rate": 0.01, **changed}
     return Tuning.model_validate(given)
 
 
@@ -230,7 +230,7 @@ def test_draws_repeat_after_the_period() -> None:
 def test_checkpointing_and_precision() -> None:
     with tiny_net() as net:
         plain = tune(net, lesson(), options())
-        saved = tune(net, lesson(), options(gradient_checkpointing=True))
+        saved = tune(net, lesson(), options(), recompute=True)
         assert not net.net.is_gradient_checkpointing
         half = tune(net, lesson(), options(precision="bfloat16"))
         scaled = tune(net, lesson(), options(precision="float16"))
@@ -424,7 +424,6 @@ def test_edits_of_a_clip_share_tuning_and_inversion(backbone: Backbone) -> None:
     ("changes", "tunings", "inversions"),
     [
         ({"guidance": {"scale": 2.0}}, 1, 1),
-        ({"tuning": {"gradient_checkpointing": False}}, 1, 1),
         ({"tuning": {"lora_rank": 3}}, 1, 1),
         ({"inversion": {"iterations": 1}}, 1, 2),
         ({"start": "noise"}, 1, 1),
@@ -586,7 +585,7 @@ def test_cells_of_a_run_share_one_tuning(backbone: Backbone, tmp_path: Path) -> 
         backbone="miniature",
         base={
             "steps": 2,
-            "tuning": {"steps": 2, "gradient_checkpointing": False},
+            "tuning": {"steps": 2},
         },
         grid={"guidance.scale": [1.0, 4.0]},
         clips=["world:tiny/0"],

@@ -40,7 +40,7 @@ def sample(
     back = inversion_schedule(
         backbone.scheduler_config, config.inversion, config.steps, config.strength
     )
-    phases = Phases(progress, {"inversion": 2 * len(back), "sampling": len(schedule)})
+    phases = Phases(progress, {"inversion": len(back) + len(schedule), "sampling": len(schedule)})
     prompts = [request.negative_prompt or config.negative_prompt, request.prompt]
     text = text_states(backbone, prompts, request.shared)
     with inflate(backbone.unet, attention_plan(config.attention, config.group_norm)) as unet:
@@ -50,6 +50,7 @@ def sample(
             unet,
             config.inversion,
             back,
+            schedule,
             lambda: encode_frames(backbone, request.frames),
             [config.attention, config.group_norm],
             phases.of("inversion"),

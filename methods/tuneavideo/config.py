@@ -75,16 +75,22 @@ class Tuning(Options):
         description="arithmetic of the network while it is tuned (autocast); the tuned weights are "
         "float32 meanwhile",
     )
-    gradient_checkpointing: bool = Field(
-        default=True, description="a third more time for much less memory; the result is the same"
-    )
+
+    def decisive(self) -> dict[str, Any]:
+        """Return, as plain data, the options on which what is tuned depends.
+
+        Without steps, nothing but `latents` matters, which says what is inverted.
+        """
+        if not self.steps:
+            return self.model_dump(include={"steps", "latents"})
+        return self.model_dump(exclude=set() if self.train == "lora" else {"lora_rank"})
 
 
 class TuneAVideoConfig(MethodConfig):
     """Tune-A-Video.
 
-    `preset: paper` is the text of the paper; where that is silent (start of the temporal attention,
-    group norm, which draw of the autoencoder) it takes the plain choice.
+    `preset: paper`, the defaults, is the text of the paper; where that is silent (start of the
+    temporal attention, group norm, which draw of the autoencoder) it takes the plain choice.
     `preset: repo` is the released code (showlab/Tune-A-Video at 7d4a89a) with its effective
     training set: group norm pooled over frames, a temporal attention that does not start as the
     identity, latents drawn anew at each step, half precision, inversion that reads any output as
@@ -123,46 +129,28 @@ class TuneAVideoConfig(MethodConfig):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
-            "paper": {
-                "attention": {"pattern": "first+previous"},
-                "group_norm": "per_frame",
-                "temporal": {"init": "identity"},
-                "tuning": {
-                    "steps": 500,
-                    "train": "all",
-                    "learning_rate": 3e-5,
-                    "latents": "mode",
-                    "precision": "float32",
-                },
-                "start": "inversion",
-                "inversion": {"prompt": "empty", "read_as_epsilon": False},
-                "sampler": "ddim",
-                "steps": 50,
-                "guidance": {"scale": 12.5},
-            },
+            "paper": {},
             "repo": {
-                "attention": {"pattern": "first+previous"},
                 "group_norm": "pooled",
                 "temporal": {"init": "released"},
-                "tuning": {
-                    "steps": 500,
-                    "train": "mid_up",
-                    "learning_rate": 3e-5,
-                    "latents": "sample",
-                    "precision": "float16",
-                },
-                "start": "inversion",
-                "inversion": {"prompt": "empty", "read_as_epsilon": True},
-                "sampler": "ddim",
-                "steps": 50,
-                "guidance": {"scale": 12.5},
+                "tuning": {"train": "mid_up", "latents": "sample", "precision": "float16"},
+                "inversion": {"read_as_epsilon": True},
             },
         }
     )
 
+    def tuned_by(self) -> dict[str, Any]:
+        """Return, as plain data, the options on which the network that samples depends."""
+        return {
+            "attention": self.attention.model_dump(),
+            "group_norm": self.group_norm,
+            "temporal": self.temporal.model_dump(),
+            "tuning": self.tuning.decisive(),
+        }
+
     def shared_work(self, seed: int) -> Mapping[str, Any]:
         """Return what decides the tuning of the network and the inversion by it."""
-        tuned = [seed, self.attention, self.group_norm, self.temporal, self.tuning]
+        tuned = [seed, self.tuned_by()]
         inverted = [tuned, self.inversion, self.steps]
         tuning = {"tuning": tuned} if self.tuning.steps else {}
         return tuning | ({"inversion": inverted} if self.start == "inversion" else {})

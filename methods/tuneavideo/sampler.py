@@ -15,7 +15,13 @@ from torch import Tensor
 
 from crossframe.errors import Problem, UserError
 from crossframe.keys import derive_seed, identity
-from methods.backbones import Backbone, decode_latents, size_problems, text_states
+from methods.backbones import (
+    Backbone,
+    decode_latents,
+    shared_by_weights,
+    size_problems,
+    text_states,
+)
 from methods.base import Progress, SampleRequest
 from methods.ddim import make_schedule
 from methods.denoising import Predict, denoise, first_latents, guidance_scales
@@ -73,7 +79,7 @@ class TunedSample:
             progress,
             {
                 "tuning": config.tuning.steps,
-                "inversion": 2 * len(self.back) if inverts else 0,
+                "inversion": len(self.back) + len(self.schedule) if inverts else 0,
                 "sampling": config.steps,
             },
         )
@@ -94,7 +100,7 @@ class TunedSample:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """The tensors in which the network differs from the backbone, tuned or as they start."""
-        start = self.initial_tensors()
+        start, request, parts = self.initial_tensors(), self.request, self.tuning_parts
         if self.config.tuning.steps == 0:
             return start
 
@@ -106,12 +112,13 @@ class TunedSample:
                     net,
                     self.lesson,
                     self.config.tuning,
+                    recompute=self.backbone.gradient_checkpointing,
                     checkpoint=self.checkpoint,
                     progress=self.phases.of("tuning"),
                 )
 
-        made = dict(self._shared("tuning", self.tuning_parts, make))
-        self.request.note("tuning", {"losses": made.pop(LOSSES).tolist()})
+        made = dict(shared_by_weights(self.backbone, request.shared, "tuning", parts, make))
+        request.note("tuning", {"losses": made.pop(LOSSES).tolist()})
         return {**start, **made}
 
     def first_latents(self, unet: InflatedNet) -> Tensor:
@@ -127,6 +134,7 @@ class TunedSample:
             unet,
             config.inversion,
             self.back,
+            self.schedule,
             lambda: self.lesson.latents(self._last_draw),
             self.tuning_parts,
             self.phases.of("inversion"),
@@ -152,19 +160,13 @@ class TunedSample:
     @property
     def tuning_parts(self) -> dict[str, Any]:
         """All that the tuned tensors depend on, as plain data."""
-        request, config = self.request, self.config
-        tuning = config.tuning
-        speed_only = {"gradient_checkpointing"}
-        idle = set() if tuning.train == "lora" else {"lora_rank"}
+        request = self.request
         return {
             "backbone": backbone_parts(self.backbone),
             "clip": request.source_sha256,
             "prompt": request.source_prompt,
             "seed": request.seed,
-            "attention": config.attention.model_dump(),
-            "group_norm": config.group_norm,
-            "temporal": config.temporal.model_dump(),
-            "tuning": tuning.model_dump(exclude=speed_only | idle),
+            **self.config.tuned_by(),
         }
 
     def initial_tensors(self) -> dict[str, Tensor]:
@@ -180,11 +182,6 @@ class TunedSample:
         tuning = self.config.tuning
         last = max(tuning.steps - 1, 0)
         return last if tuning.repeat is None else last % tuning.repeat
-
-    def _shared(
-        self, stage: str, parts: Any, make: Callable[[], Mapping[str, Tensor]]
-    ) -> Mapping[str, Tensor]:
-        return self.request.shared(stage, parts, make) if self.backbone.identity else make()
 
 
 def _ddim(run: TunedSample, predict: Predict, latents: Tensor) -> Tensor:

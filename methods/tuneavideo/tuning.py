@@ -139,6 +139,7 @@ def tune(
     lesson: Lesson,
     options: Tuning,
     *,
+    recompute: bool = False,
     checkpoint: Path | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Tensor]:
@@ -146,6 +147,8 @@ def tune(
 
     Args:
         net: from `inflate_tuned`, with the tensors to start from.
+        recompute: compute activations anew in the backward pass: a third more time for much less
+            memory, and the same result.
         checkpoint: file that keeps the state about once a minute, from which the same tuning, or
             one of more steps, goes on. It stays at the end if it is small (`KEPT_BYTES`), so that
             a longer tuning needs its own steps only, and is removed otherwise.
@@ -161,7 +164,7 @@ def tune(
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        _less_memory(net.net, options.gradient_checkpointing),
+        _less_memory(net.net, recompute),
         _trainable(net.net, options, lesson.seed) as (parameters, tuned),
     ):
         run = _Run(net, lesson, options, parameters)
@@ -249,10 +252,14 @@ class _Run:
             self.keep(path)
 
     def resume(self, path: Path) -> None:
-        """Go on from the state in `path`, if there is one and it has not gone too far."""
-        if not path.exists():
+        """Go on from the state in `path`, if there is one and it has not gone too far.
+
+        A shorter tuning of another runner may take it away, or leave its own, at any time.
+        """
+        found = _read(path)
+        if found is None:
             return
-        tensors, label = _read(path)
+        tensors, label = found
         if label["tuning"] != self._identity():
             raise UserError(Problem(str(path), "holds another tuning", fix="delete the file"))
         losses = tensors.pop("losses").tolist()
@@ -273,7 +280,7 @@ class _Run:
         seen = [lesson.mean, lesson.spread, lesson.text.float()]
         return identity(
             [
-                options.model_dump(exclude={"steps", "gradient_checkpointing"}),
+                {**options.decisive(), "steps": None},
                 [array_sha256(tensor.cpu().numpy()) for tensor in seen],
                 [lesson.alpha_bar, lesson.prediction, lesson.seed, str(lesson.text.dtype)],
                 {name: list(p.shape) for name, p in self.parameters.items()},
@@ -311,12 +318,14 @@ def _less_memory(net: Any, wanted: bool) -> Iterator[None]:
         net.disable_gradient_checkpointing()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the label of a checkpoint; raises UserError for a damaged one."""
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The tensors and the label of a checkpoint, None without one; UserError for a damaged one."""
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             label: dict[str, Any] = json.loads((file.metadata() or {})[_LABEL])
+    except FileNotFoundError:
+        return None
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         what = f"is no whole checkpoint ({error})"
         raise UserError(Problem(str(path), what, fix="delete the file")) from error
