@@ -64,7 +64,10 @@ def inputs_of(
     """Return everything that metrics may ask for about the stored frames of a cell."""
     drawn = store.sample(cell.key) or {}
     cost = {name: value for name, value in drawn.get("cost", {}).items() if value is not None}
-    borders = drawn.get("notes", {}).get("decode_borders")
+    notes = drawn.get("notes", {})
+    if "inversion" in notes:
+        cost["inversion_error"] = notes["inversion"]["relative"]
+    borders = notes.get("decode_borders")
     return MetricInputs(
         to_tensor(frames),
         clip.source,

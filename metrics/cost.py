@@ -1,4 +1,4 @@
-"""What making a clip has cost, as metrics, so that tables show it beside the scores."""
+"""What was recorded of making a clip, as metrics, so that tables show it beside the scores."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue
 
 SECONDS, MEMORY = "cost/seconds_per_frame", "cost/peak_memory"
+INVERSION = "inversion/relative"
 GIBIBYTE = 2**30
 
 
@@ -23,6 +24,11 @@ def peak_memory(inputs: MetricInputs) -> MetricValue:
     return _recorded(MEMORY, inputs, "peak_memory_bytes", GIBIBYTE)
 
 
+def inversion_error(inputs: MetricInputs) -> MetricValue:
+    """`inversion/relative`. NotAvailable for frames that do not start from an inversion."""
+    return _recorded(INVERSION, inputs, "inversion_error", 1)
+
+
 def _recorded(metric: str, inputs: MetricInputs, field: str, unit: int) -> MetricValue:
     if field not in inputs.cost:
         raise NotAvailable(metric, "was not recorded when the frames were made")
@@ -34,7 +40,7 @@ def _single(value: float) -> Tensor:
 
 
 class MeanCost(ClipMean):
-    """`cost/seconds_per_frame`, `cost/peak_memory` over clips, given as numbers."""
+    """`cost/seconds_per_frame`, `cost/peak_memory`, `inversion/relative` over clips, as numbers."""
 
     higher_is_better = False
     series = staticmethod(_single)

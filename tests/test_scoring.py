@@ -78,11 +78,16 @@ def test_an_estimator_without_weights_is_told_when_it_is_used_not_before(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("sample", "borders"),
-    [({"notes": {"decode_borders": [2]}}, (2,)), ({"notes": {}}, None), (None, None)],
+    ("sample", "borders", "cost"),
+    [
+        ({"notes": {"decode_borders": [2]}, "cost": {"seconds_per_frame": None}}, (2,), {}),
+        ({"notes": {"inversion": {"rmse": 0.3, "relative": 0.2}}}, None, {"inversion_error": 0.2}),
+        ({"notes": {}, "cost": {"seconds_per_frame": 3.0}}, None, {"seconds_per_frame": 3.0}),
+        (None, None, {}),
+    ],
 )
-def test_metrics_hear_where_a_video_was_decoded_apart(memo, sample, borders):
-    """What a method notes reaches the metrics; where it notes nothing, nobody guesses."""
+def test_metrics_hear_what_a_method_notes(memo, sample, borders, cost):
+    """Where a video was decoded apart, how exactly it was inverted; nobody guesses the rest."""
     clip = SimpleNamespace(
         source=None, clip=SimpleNamespace(caption="", fps=8.0), masks=None, face=None
     )
@@ -90,4 +95,5 @@ def test_metrics_hear_where_a_video_was_decoded_apart(memo, sample, borders):
     cell = SimpleNamespace(key="k", prompt="")
     store = SimpleNamespace(sample=lambda key: sample)
     frames = np.zeros((3, 8, 8, 3), np.uint8)
-    assert inputs_of(cell, bench, clip, store, frames).borders == borders
+    inputs = inputs_of(cell, bench, clip, store, frames)
+    assert (inputs.borders, inputs.cost) == (borders, cost)

@@ -149,4 +149,20 @@ COST: Mapping[str, Entry] = {
         needs=["cost"],
         torchmetric="metrics.cost:MeanCost",
     ),
+    "inversion/relative": row(
+        "metrics.cost:inversion_error",
+        "how exactly the source was inverted",
+        direction="lower",
+        range=(0.0, None),
+        unit="relative",
+        definition=(
+            "Root mean square difference between the source's latents and those that come back "
+            "when their inversion is sampled without guidance, under the inversion's own prompt "
+            "and with the steps of the edit, divided by the root mean square of the latents. 0 = "
+            "inverted exactly, about 1 = nothing of the source is left. Recorded when the frames "
+            "were made, before any edit. Unavailable for rows that do not start from an inversion."
+        ),
+        needs=["cost"],
+        torchmetric="metrics.cost:MeanCost",
+    ),
 }
