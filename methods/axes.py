@@ -14,6 +14,7 @@ from methods.patterns import parse_pattern
 
 GroupNormMode = Literal["pooled", "per_frame"]
 AnnotatorRange = Literal["correct", "repo_wrapped"]
+SchedulerName = Literal["ddim", "ddpm", "dpmpp"]
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -139,15 +140,6 @@ class Attention(Options):
         if self.timesteps and self.timesteps[0] > self.timesteps[1]:
             raise ValueError("timesteps are [lowest, highest]")
         return self
-
-
-class ControlNetAttention(Attention):
-    """Frame attention of the ControlNets; each frame on its own unless said otherwise."""
-
-    pattern: PatternText = Field(
-        default="individual",
-        description="frames whose tokens are keys and values (methods/patterns.py)",
-    )
 
 
 class Ramp(Options):

@@ -13,9 +13,10 @@ from torch import Tensor
 from methods.axes import Guidance, shared_fraction
 from methods.backbones import Backbone, encode_frames
 from methods.base import Progress, SampleRequest
-from methods.ddim import EditX0, Schedule, add_noise, ddim_step
+from methods.ddim import EditX0, Schedule, add_noise
 from methods.guidance import ramp_scales
 from methods.noise import frame_noise
+from methods.solvers import Step, make_step
 
 # (latents (f, 4, h, w), timestep, guidance scale) -> guided network output, same shape, float32.
 Predict = Callable[[Tensor, int, float], Tensor]
@@ -30,18 +31,21 @@ def denoise(
     latents: Tensor,
     *,
     eta: float = 0.0,
+    step: Step | None = None,
     step_noise: StepNoise = lambda index: None,
     edit: EditX0 | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Tensor:
     """Run every step of a schedule; latents (f, 4, h, w) before and after, any device.
 
-    scales: guidance scale per step. eta, edit: see `ddim_step`. progress: called after each step.
+    scales: guidance scale per step. eta, edit: see `ddim_step`. step: replaces DDIM's, and `eta`
+        with it. progress: called after each step.
     """
+    take = step or make_step("ddim", eta)
     for index, (timestep, scale) in enumerate(zip(schedule.timesteps, scales, strict=True)):
         output = predict(latents, timestep, scale)
         noise = step_noise(index)
-        latents = ddim_step(schedule, index, latents, output, eta=eta, noise=noise, edit=edit)
+        latents = take(schedule, index, latents, output, noise=noise, edit=edit)
         progress(index + 1, len(schedule))
     return latents
 

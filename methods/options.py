@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from crossframe.errors import Problem
 
 
 class Options(BaseModel):
@@ -32,6 +34,14 @@ class MethodConfig(Options):
         drawn at random. Prompts and control maps are counted without being named here.
         """
         return {}
+
+    def absent(self) -> Sequence[Problem]:
+        """Return what these options need and this machine lacks, with how to get it; for plans."""
+        return ()
+
+    def frame_problems(self, frames: int) -> Sequence[Problem]:
+        """Return what these options cannot do with clips of `frames` frames, before any is read."""
+        return ()
 
     @model_validator(mode="before")
     @classmethod

@@ -249,6 +249,7 @@ def test_individual_frames_equal_a_plain_diffusers_loop(
         ("residuals_in_place", True),
         ("noise", "shared"),
         ("steps", 4),
+        ("scheduler", "dpmpp"),
         ("strength", 0.6),
         ("eta", 0.5),
         ("guidance.scale", 2.0),
@@ -270,13 +271,16 @@ def test_every_option_reaches_the_frames(
 
 
 def test_options_that_need_company(backbone: Backbone, request_: SampleRequest) -> None:
-    """Step noise acts only with eta; the configured negative prompt only without the request's."""
+    """Step noise acts with eta and in DDPM; the configured negative prompt for want of another."""
     noisy = [
         sample(backbone, request_, config(eta=0.5, step_noise=noise), quiet)
         for noise in ("shared", "independent")
     ]
     assert not torch.equal(*noisy)
     silent = replace(request_, negative_prompt="")
+    other = sample(backbone, request_, config(scheduler="ddpm", step_noise="shared"), quiet)
+    plain = sample(backbone, request_, config(scheduler="ddpm"), quiet)
+    assert not torch.equal(other, plain)
     configured = sample(backbone, silent, config(negative_prompt="blue stripes"), quiet)
     assert torch.equal(configured, sample(backbone, request_, config(), quiet))
 
@@ -429,6 +433,71 @@ def test_presets_resolve_and_explicit_values_win() -> None:
     assert config(controlnet_attention={"alpha": 0.5}).controlnet_attention.pattern == "individual"
 
 
+PRESET_VALUES = {
+    "paper": {
+        "attention.pattern": "full",
+        "controlnet_attention.pattern": "individual",
+        "group_norm": "per_frame",
+        "controlnet_group_norm": "per_frame",
+        "residuals_in_place": False,
+        "noise": "independent",
+        "steps": 50,
+        "scheduler": "ddim",
+        "eta": 0.0,
+        "guidance.scale": 12.5,
+        "controlnet_scale": 1.0,
+        "annotator_range": "correct",
+        "smoother.on": False,
+        "smoother.interpolator": "rife",
+        "smoother.at": 0.62,
+        "smoother.count": 2,
+        "smoother.parity": "paper",
+        "smoother.boundary": "keep",
+        "smoother.encode": "mode",
+        "smoother.blend": 1.0,
+        "smoother.step": "follow",
+        "hierarchical.on": False,
+        "hierarchical.window": "sqrt",
+        "hierarchical.inter_keys": "paper",
+        "hierarchical.reuse_keys": False,
+        "prompt_suffix": "",
+        "negative_prompt": "",
+    }
+}
+PRESET_VALUES["repo"] = {
+    **PRESET_VALUES["paper"],
+    "group_norm": "pooled",
+    "controlnet_group_norm": "pooled",
+    "residuals_in_place": True,
+    "noise": "shared",
+    "annotator_range": "repo_wrapped",
+    "smoother.at": 0.4,
+    "smoother.parity": "repo",
+    "smoother.boundary": "pull",
+    "smoother.encode": "sample",
+    "smoother.step": "ddim",
+    "hierarchical.inter_keys": "repo",
+}
+
+
+@pytest.mark.parametrize("preset", ["paper", "repo"])
+def test_each_preset_means_what_it_is_said_to(preset: str) -> None:
+    made = config(preset=preset, steps=50, guidance={"scale": 12.5}).model_dump()
+
+    def value(path: str) -> Any:
+        found: Any = made
+        for name in path.split("."):
+            found = found[name]
+        return found
+
+    wanted = dict(PRESET_VALUES[preset])
+    if preset == "repo":
+        assert value("prompt_suffix").startswith(" ,best quality")
+        assert value("negative_prompt").startswith("longbody, lowres")
+        del wanted["prompt_suffix"], wanted["negative_prompt"]
+    assert {path: value(path) for path in wanted} == wanted
+
+
 @pytest.mark.parametrize("preset", list(ControlVideoConfig.PRESETS))
 def test_resolved_options_read_back_to_themselves(preset: str) -> None:
     resolved = ControlVideoConfig(preset=preset)  # type: ignore[arg-type]
@@ -448,6 +517,7 @@ def test_resolved_options_read_back_to_themselves(preset: str) -> None:
         ({"setps": 3}, "setps", "not permitted"),
         ({"preset": "papre"}, "preset", "'paper' or 'repo'"),
         ({"eta": float("nan")}, "eta", "finite"),
+        ({"eta": 0.5, "scheduler": "dpmpp"}, "", "dpmpp takes none"),
     ],
 )
 def test_wrong_options_say_where_and_what(options: dict[str, Any], where: str, said: str) -> None:

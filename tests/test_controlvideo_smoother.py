@@ -151,7 +151,7 @@ def config(**options: Any) -> ControlVideoConfig:
 
 def test_presets_name_the_steps_of_paper_and_code() -> None:
     assert config(preset="repo", smoother={"interpolator": "dis"}).smoothed_steps == (30, 31)
-    assert config(preset="paper").smoothed_steps == (18, 19)
+    assert config(preset="paper").smoothed_steps == (19, 20)
     repo, paper = config(preset="repo").smoother, config(preset="paper").smoother
     assert (repo.parity, repo.boundary, repo.encode, repo.interpolator) == (
         "repo",
@@ -228,7 +228,8 @@ def test_every_option_reaches_the_frames(backbone: Backbone, name: str, value: A
 
 def test_all_options_of_the_smoother_are_tested() -> None:
     marks = test_every_option_reaches_the_frames.pytestmark
-    assert {name for name, _ in marks[0].args[1]} | {"weights"} == set(Smoother.model_fields)
+    elsewhere = {"weights", "step"}  # `step` needs a scheduler with noise beside it
+    assert {name for name, _ in marks[0].args[1]} | elsewhere == set(Smoother.model_fields)
 
 
 def test_smoothed_samples_are_reproducible_in_any_chunks(backbone: Backbone) -> None:
@@ -239,11 +240,29 @@ def test_smoothed_samples_are_reproducible_in_any_chunks(backbone: Backbone) -> 
     torch.testing.assert_close(whole, first, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("usual", [{"eta": 0.7}, {"scheduler": "dpmpp", "steps": 3}])
+def test_smoothed_steps_follow_the_scheduler_or_are_plain(
+    backbone: Backbone, usual: dict[str, Any]
+) -> None:
+    """All steps are smoothed, so that the released way is DDIM without noise throughout."""
+    steps = usual.get("steps", 2)
+    options: dict[str, Any] = {"steps": steps, "smoother": {"count": steps}}
+    follow, ddim = (
+        smoothed(backbone, **merge(options, {**usual, "smoother": {"step": step}}))
+        for step in ("follow", "ddim")
+    )
+    plain = smoothed(backbone, **options)
+    torch.testing.assert_close(ddim, plain, rtol=0, atol=1e-6)
+    assert not torch.equal(follow, ddim)
+
+
 def test_the_smoother_meets_other_options(backbone: Backbone) -> None:
     """SDEdit, noise at each step, long videos: the same step of the schedule is edited."""
     cases: list[dict[str, Any]] = [
         {"strength": 0.7, "steps": 4, "smoother": {"at": 0.5}},
         {"eta": 0.5},
+        {"scheduler": "ddpm"},
+        {"scheduler": "dpmpp", "frames": 5, "hierarchical": {"on": True, "window": 3}},
         {"frames": 5, "hierarchical": {"on": True, "window": 3}},
     ]
     for options in cases:

@@ -2,24 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from crossframe.errors import Problem
 from methods.axes import (
     AnnotatorRange,
     Attention,
     ControlledConfig,
-    ControlNetAttention,
     GroupNormMode,
     Guidance,
     NoiseText,
+    SchedulerName,
     Unit,
 )
 from methods.controlvideo.layout import smoothed_steps
 from methods.controlvideo.options import Hierarchical, Smoother
+from methods.controlvideo.passes import pass_problems
+from methods.interpolators import absent_weights
+from methods.options import merge
+
+_PAPER: Mapping[str, Any] = {
+    "attention": {"pattern": "full"},
+    "controlnet_attention": {"pattern": "individual"},
+    "group_norm": "per_frame",
+    "controlnet_group_norm": "per_frame",
+    "residuals_in_place": False,
+    "noise": "independent",
+    "steps": 50,
+    "scheduler": "ddim",
+    "eta": 0.0,
+    "guidance": {"scale": 12.5},
+    "controlnet_scale": 1.0,
+    "annotator_range": "correct",
+    "smoother": {
+        "on": False,
+        "interpolator": "rife",
+        "at": 0.62,  # "{30, 31}" of 50, counted by what remains
+        "count": 2,
+        "parity": "paper",
+        "boundary": "keep",
+        "encode": "mode",
+        "blend": 1.0,
+        "step": "follow",
+    },
+    "hierarchical": {
+        "on": False,
+        "window": "sqrt",
+        "inter_keys": "paper",
+        "reuse_keys": False,
+    },
+    "prompt_suffix": "",
+    "negative_prompt": "",
+}
+# What the released code does otherwise.
+_REPO: Mapping[str, Any] = {
+    "group_norm": "pooled",
+    "controlnet_group_norm": "pooled",
+    "residuals_in_place": True,
+    "noise": "shared",
+    "annotator_range": "repo_wrapped",
+    "smoother": {
+        "at": 0.4,  # smooth_steps [19, 20] of 50, counted by what remains
+        "parity": "repo",
+        "boundary": "pull",
+        "encode": "sample",
+        "step": "ddim",
+    },
+    "hierarchical": {"inter_keys": "repo"},
+    "prompt_suffix": " ,best quality, extremely detailed, HD, ultra-realistic, 8K, HQ, "
+    "masterpiece, trending on artstation, art, smooth",
+    # Sic: "difits" is what the released command line sends to the text encoder.
+    "negative_prompt": "longbody, lowres, bad anatomy, bad hands, missing fingers, "
+    "extra digit, fewer difits, cropped, worst quality, low quality, deformed body, "
+    "bloated, ugly, unrealistic",
+}
 
 
 class ControlVideoConfig(ControlledConfig):
@@ -36,8 +96,8 @@ class ControlVideoConfig(ControlledConfig):
         default="paper", description="stands in for every option that is not given"
     )
     attention: Attention = Field(default=Attention(), description="frame attention of the UNet")
-    controlnet_attention: ControlNetAttention = Field(
-        default=ControlNetAttention(), description="frame attention of the ControlNets"
+    controlnet_attention: Attention = Field(
+        default=Attention(pattern="individual"), description="frame attention of the ControlNets"
     )
     group_norm: GroupNormMode = Field(
         default="per_frame", description="UNet: pooled takes the statistics over all frames"
@@ -53,13 +113,18 @@ class ControlVideoConfig(ControlledConfig):
         description="initial noise: shared, independent, or mixed:x with the fraction x shared",
     )
     step_noise: NoiseText = Field(
-        default="independent", description="noise added at each step when eta > 0, spelt like noise"
+        default="independent", description="noise added by ddpm, and by ddim when eta > 0; as noise"
     )
-    steps: Annotated[int, Field(ge=1, le=1000)] = Field(default=50, description="DDIM steps")
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(default=50, description="steps")
     strength: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="1 starts from noise; below, from the noised source (SDEdit)"
     )
-    eta: Unit = Field(default=0.0, description="0 is DDIM, 1 adds as much noise as DDPM")
+    scheduler: SchedulerName = Field(
+        default="ddim", description="steps: ddim; ddpm, ancestral; dpmpp, DPM-Solver++(2M)"
+    )
+    eta: Unit = Field(
+        default=0.0, description="of ddim: 0 adds no noise, 1 as much as DDPM; 0 for the others"
+    )
     guidance: Guidance = Field(default=Guidance(), description="classifier-free guidance")
     annotator_range: AnnotatorRange = Field(
         default="correct",
@@ -71,77 +136,14 @@ class ControlVideoConfig(ControlledConfig):
     )
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
-        {
-            "paper": {
-                "attention": {"pattern": "full"},
-                "controlnet_attention": {"pattern": "individual"},
-                "group_norm": "per_frame",
-                "controlnet_group_norm": "per_frame",
-                "residuals_in_place": False,
-                "noise": "independent",
-                "steps": 50,
-                "eta": 0.0,
-                "guidance": {"scale": 12.5},
-                "controlnet_scale": 1.0,
-                "annotator_range": "correct",
-                # "{30, 31}" as appendix C counts: 49 is the first of 50 steps, 0 the last.
-                "smoother": {
-                    "on": False,
-                    "interpolator": "rife",
-                    "at": 0.64,
-                    "count": 2,
-                    "parity": "paper",
-                    "boundary": "keep",
-                    "encode": "mode",
-                    "blend": 1.0,
-                },
-                "hierarchical": {
-                    "on": False,
-                    "window": "sqrt",
-                    "inter_keys": "paper",
-                    "reuse_keys": False,
-                },
-                "prompt_suffix": "",
-                "negative_prompt": "",
-            },
-            "repo": {
-                "attention": {"pattern": "full"},
-                "controlnet_attention": {"pattern": "individual"},
-                "group_norm": "pooled",
-                "controlnet_group_norm": "pooled",
-                "residuals_in_place": True,
-                "noise": "shared",
-                "steps": 50,
-                "eta": 0.0,
-                "guidance": {"scale": 12.5},
-                "controlnet_scale": 1.0,
-                "annotator_range": "repo_wrapped",
-                # smooth_steps [19, 20] of 50, counted by what remains.
-                "smoother": {
-                    "on": False,
-                    "interpolator": "rife",
-                    "at": 0.4,
-                    "count": 2,
-                    "parity": "repo",
-                    "boundary": "pull",
-                    "encode": "sample",
-                    "blend": 1.0,
-                },
-                "hierarchical": {
-                    "on": False,
-                    "window": "sqrt",
-                    "inter_keys": "repo",
-                    "reuse_keys": False,
-                },
-                "prompt_suffix": " ,best quality, extremely detailed, HD, ultra-realistic, 8K, HQ, "
-                "masterpiece, trending on artstation, art, smooth",
-                # Sic: "difits" is what the released command line sends to the text encoder.
-                "negative_prompt": "longbody, lowres, bad anatomy, bad hands, missing fingers, "
-                "extra digit, fewer difits, cropped, worst quality, low quality, deformed body, "
-                "bloated, ugly, unrealistic",
-            },
-        }
+        {"paper": _PAPER, "repo": merge(_PAPER, _REPO)}
     )
+
+    @model_validator(mode="after")
+    def _noise_is_the_schedulers(self) -> ControlVideoConfig:
+        if self.eta and self.scheduler != "ddim":
+            raise ValueError(f"eta is ddim's; {self.scheduler} takes none, so leave it at 0")
+        return self
 
     @model_validator(mode="after")
     def _smoothed_steps_exist(self) -> ControlVideoConfig:
@@ -162,3 +164,13 @@ class ControlVideoConfig(ControlledConfig):
         """Loop indices, 0 .. steps - 1, that the smoother edits when it is on."""
         chosen = self.smoother
         return smoothed_steps(self.steps, chosen.at, chosen.count, chosen.remaining)
+
+    def absent(self) -> Sequence[Problem]:
+        """The interpolator's weights, where the smoother needs them."""
+        return absent_weights(self.smoother.interpolator) if self.smoother.on else ()
+
+    def frame_problems(self, frames: int) -> Sequence[Problem]:
+        """Key frames that a pass over the clip, or over a part of it, does not have."""
+        return pass_problems(
+            frames, self.attention.pattern, self.controlnet_attention.pattern, self.hierarchical
+        )

@@ -39,8 +39,8 @@ def smoothed_steps(
 def replaced_frames(index: int, steps: int, parity: Parity) -> Replaced:
     """Return which frames the step `index` of `steps` replaces.
 
-    `repo`: an even loop index replaces the odd frames. `paper`: Algorithm 1 with t as the number of
-    steps that remain: even t replaces the even frames.
+    `repo`: an even loop index replaces the odd frames. `paper`: Algorithm 1, where even t replaces
+    the even frames; t counts as in `smoothed_steps`.
     """
     if parity == "repo":
         return "odd" if index % 2 == 0 else "even"

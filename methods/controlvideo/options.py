@@ -58,6 +58,11 @@ class Smoother(Options):
     blend: Unit = Field(
         default=1.0, description="weight of the smoothed clean latents against the predicted ones"
     )
+    step: Literal["follow", "ddim"] = Field(
+        default="follow",
+        description="of smoothed steps: follow, as `scheduler` and `eta` say; ddim, without noise "
+        "by DDIM, whatever these say",
+    )
     weights: str = Field(
         default="",
         pattern=r"^([0-9a-f]{64})?$",

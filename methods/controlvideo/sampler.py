@@ -1,4 +1,4 @@
-"""ControlVideo's sampler: one DDIM run over all frames of a clip (paper section 3, Algorithm 1).
+"""ControlVideo's sampler: one run over all frames of a clip (paper section 3, Algorithm 1).
 
 The smoother edits the clean latents of some steps; the sampler for long videos is a way to predict.
 
@@ -13,18 +13,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from crossframe.errors import Problem, UserError
+from crossframe.errors import UserError
 from methods.backbones import Backbone, decode_latents, size_problems
 from methods.base import Progress, SampleRequest
 from methods.control import control_problems
 from methods.controlvideo.config import ControlVideoConfig
 from methods.controlvideo.hierarchical import HierarchicalPrediction
-from methods.controlvideo.layout import SMALLEST_WINDOW, cut_video, window_of
+from methods.controlvideo.layout import cut_video, window_of
 from methods.controlvideo.options import Hierarchical
-from methods.controlvideo.smoother import make_smoother
-from methods.ddim import make_schedule
+from methods.controlvideo.smoother import FrameSmoother, make_smoother
 from methods.denoising import Predict, denoise, first_latents, guidance_scales, step_noise
 from methods.networks import Networks, attention_plan, opened
+from methods.solvers import PlainAt, Step, make_step, schedule_for
 
 
 @torch.inference_mode()
@@ -41,7 +41,9 @@ def sample(
     if backbone is None:
         raise ValueError("ControlVideo needs a backbone")
     _check(backbone, request, config)
-    schedule = make_schedule(backbone.scheduler_config, config.steps, config.strength)
+    schedule = schedule_for(
+        config.scheduler, backbone.scheduler_config, config.steps, config.strength
+    )
     scales = guidance_scales(config.guidance, len(schedule))
     latents = first_latents(
         backbone, request, schedule, noise=config.noise, strength=config.strength
@@ -53,8 +55,8 @@ def sample(
             schedule,
             scales,
             latents,
-            eta=config.eta,
-            step_noise=step_noise(request, latents, noise=config.step_noise, eta=config.eta),
+            step=_step(config, smoother),
+            step_noise=step_noise(request, latents, noise=config.step_noise, eta=_noisy(config)),
             edit=smoother,
             progress=progress,
         )
@@ -73,6 +75,19 @@ def prepared(
         yield networks
 
 
+def _noisy(config: ControlVideoConfig) -> float:
+    """Above 0 where steps add noise."""
+    return 1.0 if config.scheduler == "ddpm" else config.eta
+
+
+def _step(config: ControlVideoConfig, smoother: FrameSmoother | None) -> Step:
+    """The scheduler's step; the released code takes smoothed ones by DDIM without noise."""
+    usual = make_step(config.scheduler, config.eta)
+    if smoother is None or config.smoother.step == "follow":
+        return usual
+    return PlainAt(usual, smoother.replaced)
+
+
 def _prediction(networks: Networks, frames: int, chosen: Hierarchical) -> Predict:
     """All frames at once, or key frames and clips."""
     if not chosen.on:
@@ -86,16 +101,6 @@ def _prediction(networks: Networks, frames: int, chosen: Hierarchical) -> Predic
 def _check(backbone: Backbone, request: SampleRequest, config: ControlVideoConfig) -> None:
     problems = size_problems(backbone, request.frames)
     problems += control_problems(request.controls, config.controls, request.frames.shape)
-    problems += _window_problems(len(request.frames), config.hierarchical)
+    problems += config.frame_problems(len(request.frames))
     if problems:
         raise UserError(problems)
-
-
-def _window_problems(frames: int, chosen: Hierarchical) -> list[Problem]:
-    window = window_of(frames, chosen.window)
-    if not chosen.on or window >= SMALLEST_WINDOW:
-        return []
-    what = f"sqrt of {frames} frames is a window of {window}"
-    allowed = f"{SMALLEST_WINDOW} frames or more: {SMALLEST_WINDOW**2} frames for sqrt"
-    fix = "give the window as a number, or use more frames"
-    return [Problem("hierarchical.window", what, allowed, fix)]

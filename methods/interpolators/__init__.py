@@ -1,14 +1,17 @@
 """Interpolators of frames, by name; importing this package imports no torch.
 
 Each entry of `INTERPOLATORS` leads to a factory `(device) -> Interpolator`. Its `extra` holds
-`weights`: `module:function` that returns the sha256 of the weights, or "" while they are absent.
+`weights`: `module:function` that returns the sha256 of the weights, or "" while they are absent;
+`locate`: one that returns their file, or raises NotAvailable with how to get it.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
+from crossframe.errors import NotAvailable, Problem
 from crossframe.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -36,7 +39,10 @@ INTERPOLATORS = Registry(
         "rife": Entry(
             "methods.interpolators.rife:load_rife",
             "RIFE's IFNet (HDv3), as in the released ControlVideo; needs flownet.pkl",
-            {"weights": "methods.interpolators.rife_weights:rife_sha256"},
+            {
+                "weights": "methods.interpolators.rife_weights:rife_sha256",
+                "locate": "methods.interpolators.rife_weights:locate_rife",
+            },
         ),
     },
     group="crossframe.interpolators",
@@ -48,9 +54,22 @@ def interpolator_weights(name: str) -> str:
 
     Raises UserError for an unknown name and for weights that are damaged.
     """
-    target = str(INTERPOLATORS.entry(name).extra.get("weights", ""))
-    if not target:
-        return ""
-    module, _, attribute = target.partition(":")
-    sha256: str = getattr(importlib.import_module(module), attribute)()
-    return sha256
+    sha256 = _named(name, "weights")
+    return str(sha256()) if sha256 else ""
+
+
+def absent_weights(name: str) -> tuple[Problem, ...]:
+    """Return why the weights of an interpolator cannot be had here, () where they can."""
+    locate = _named(name, "locate")
+    try:
+        if locate:
+            locate()
+    except NotAvailable as error:
+        return error.problems
+    return ()
+
+
+def _named(name: str, fact: str) -> Callable[[], Any] | None:
+    """The function that an interpolator's entry names for a fact, or None."""
+    module, _, attribute = str(INTERPOLATORS.entry(name).extra.get(fact, "")).partition(":")
+    return getattr(importlib.import_module(module), attribute) if module else None

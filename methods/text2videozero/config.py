@@ -13,21 +13,11 @@ from methods.axes import (
     ControlledConfig,
     Guidance,
     NoiseText,
-    PatternText,
     Unit,
 )
 from methods.options import Options
 
 Text = Mapping[str, Any]
-
-
-class FirstFrameAttention(Attention):
-    """Frame attention; every frame looks at the first one unless said otherwise."""
-
-    pattern: PatternText = Field(
-        default="first",
-        description="frames whose tokens are keys and values (methods/patterns.py)",
-    )
 
 
 class Motion(Options):
@@ -92,11 +82,11 @@ class Text2VideoZeroConfig(ControlledConfig):
     preset: Literal["paper", "repo", "paper_text", "repo_text"] = Field(
         default="paper", description="stands in for every option that is not given"
     )
-    attention: FirstFrameAttention = Field(
-        default=FirstFrameAttention(), description="frame attention of the UNet"
+    attention: Attention = Field(
+        default=Attention(pattern="first"), description="frame attention of the UNet"
     )
-    controlnet_attention: FirstFrameAttention = Field(
-        default=FirstFrameAttention(), description="frame attention of the ControlNets"
+    controlnet_attention: Attention = Field(
+        default=Attention(pattern="first"), description="frame attention of the ControlNets"
     )
     residuals_in_place: bool = Field(
         default=False, description="the last ControlNet down residual also enters the middle block"
