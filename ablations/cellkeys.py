@@ -69,7 +69,9 @@ class Keys:
 
     def __init__(self, checked: CheckedSpec, parts: Parts) -> None:
         self.parts = parts
+        self._backbone = checked.backbone
         self._obstacles: dict[str, UserError] = {}
+        self._absent: dict[str, tuple[str, ...]] = {}
         families = families_of(checked.rows, parts)
         self._backbones = {name: self._hash_backbone(checked, name) for name in families}
         self._scores = ScoreKeys(checked, parts)
@@ -87,11 +89,24 @@ class Keys:
         problems = [problem for error in self._obstacles.values() for problem in error.problems]
         return UserError(problems) if problems else None
 
-    def problems(self, row: Row) -> tuple[str, ...]:
-        """Why no cell of a row can be run."""
+    def problems(self, row: Row, clip: ClipCard) -> tuple[str, ...]:
+        """Why no cell of a row on a clip can be run here."""
         family = family_of(self.parts.methods.entry(row.method).extra)
         obstacle = self._obstacles.get(family) if family else None
-        return tuple(map(str, obstacle.problems)) if obstacle else ()
+        networks = tuple(map(str, obstacle.problems)) if obstacle else ()
+        if row.label not in self._absent:
+            options = self.parts.method_config(row.method).model_validate(dict(row.config))
+            absent = getattr(options, "absent", tuple)
+            self._absent[row.label] = tuple(map(str, absent()))
+        return (*networks, *self._absent[row.label], *self._without_maps(row, clip))
+
+    def _without_maps(self, row: Row, clip: ClipCard) -> tuple[str, ...]:
+        """What is missing to draw a clip's control maps, and to use them."""
+        if clip.problems:
+            return ()
+        asked, known = self.parts.control_problems, (clip.controls, clip.exact)
+        controls = row.config.get("controls", ())
+        return tuple(str(p) for name in controls for p in asked(self._backbone, name, *known))
 
     def cell(self, row: Row, clip: ClipCard, prompt: str, seed: int) -> str:
         """Key of a cell's frames."""

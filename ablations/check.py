@@ -20,7 +20,16 @@ from ablations.check_report import (
 )
 from ablations.choice import PRESET, choose
 from ablations.claims import parse_claim
-from ablations.grid import RESERVED, Row, axis_paths, count_points, drafts, explain, resolve
+from ablations.grid import (
+    RESERVED,
+    Row,
+    axis_paths,
+    count_points,
+    drafts,
+    explain,
+    frame_problems,
+    resolve,
+)
 from ablations.parts import Parts
 from ablations.spec import MAX_NAME, OPEN_MAPPINGS, Spec
 from ablations.specfile import (
@@ -150,6 +159,7 @@ class _Check:
         yield self._axes, {"grid", "zip", "include", "exclude", "report"}
         yield self._points, {"grid", "zip", "include", "seeds"}
         yield self._rows, options
+        yield self._frames, options | {"clip", "_rows"}
         yield self._labels, options | {"report", "claims", "metrics"}
         yield self._paper, options | {"paper", "metrics"}
         yield self._clips, {"clips"}
@@ -315,6 +325,12 @@ class _Check:
             yield self.document.problem(
                 ("include",), f"{labels[label]} rows are called {label!r}", fix="give them a label"
             )
+
+    def _frames(self, spec: Spec) -> Iterator[Problem]:
+        """Options that ask for more frames than a clip has."""
+        for name, found in frame_problems(self.rows, spec.clip.frames, self.parts.method_config):
+            what = f"row {name!r}: {found.where}: {found.what}"
+            yield self.document.problem(("clip", "frames"), what, found.allowed, found.fix)
 
     def _labels(self, spec: Spec) -> Iterator[Problem]:
         if not self.rows or self.problems:

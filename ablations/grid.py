@@ -159,6 +159,16 @@ def resolve(
     return _labelled(list(resolved.values())), list(problems)
 
 
+def frame_problems(
+    rows: Iterable[Row], frames: int, config_of: Callable[[str], type[BaseModel]]
+) -> Iterator[tuple[str, Problem]]:
+    """Yield (label of a row, what its options cannot do with clips of `frames` frames)."""
+    for row in rows:
+        options = config_of(row.method).model_validate(dict(row.config))
+        problems = getattr(options, "frame_problems", lambda frames: ())
+        yield from ((row.label, problem) for problem in problems(frames))
+
+
 def _validate(
     draft: Draft, config_class: type[BaseModel], document: Document
 ) -> tuple[dict[str, Any] | None, list[Problem]]:

@@ -35,6 +35,8 @@ class Parts:
     expand_refs, clip_id, load_clip: as in `data_manifests.clips`.
     annotator_identity: (control, kinds of maps from files, names of exact maps) -> what enters keys
         for the network that draws the maps, or None when none does.
+    control_problems: (backbone configuration, control, kinds of maps from files, names of exact
+        maps) -> what this machine lacks to draw the maps or to use them.
     clip_fingerprint: as `data_manifests.fingerprints.fingerprint`; without it every clip is read.
 
     With torch:
@@ -65,6 +67,9 @@ class Parts:
     control: Callable[[str, Any, str], Any]
     annotator_identity: Callable[[str, Collection[str], Collection[str]], Any] = (
         lambda control, files, exact: None
+    )
+    control_problems: Callable[[Any, str, Collection[str], Collection[str]], Sequence[Problem]] = (
+        lambda config, control, files, exact: ()
     )
     clip_fingerprint: Callable[[Any], str | None] = lambda request: None
     backbone_problems: Callable[[Any, Sequence[str]], Sequence[Problem]] = lambda config, run: ()

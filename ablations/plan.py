@@ -148,7 +148,7 @@ def _cells(checked: CheckedSpec, cards: Iterable[ClipCard], keys: Keys) -> Itera
         prompts, problems = prompts_of(clip, spec)
         seeds = [derive_seed(spec.seeds.base, clip.sha256, i) for i in range(spec.seeds.count)]
         for row in checked.rows:
-            found = (*problems, *keys.problems(row))
+            found = (*problems, *keys.problems(row, clip))
             for prompt in prompts[:1] if row.sentinel else prompts:
                 for index, seed in enumerate(seeds[:1] if row.sentinel else seeds):
                     key = keys.cell(row, clip, prompt, seed)

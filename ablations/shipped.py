@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.parts import Parts
-from crossframe.errors import UserError
+from crossframe.errors import NotAvailable, Problem, UserError
 from crossframe.weights import OPEN_CLIP
 from data_manifests.clips import SOURCES, clip_id, expand_refs, load_clip
 from data_manifests.fingerprints import fingerprint
@@ -18,6 +18,9 @@ from methods.backbone_config import (
     miniature_weights,
     parse_backbone,
     weights_identity,
+)
+from methods.backbone_config import (
+    parts as backbone_parts,
 )
 from methods.weight_files import Part, hash_file, identity_of_part, locate
 from metrics import METRICS
@@ -48,6 +51,7 @@ def shipped_parts() -> Parts:
         estimator=_estimator,
         control=_control,
         annotator_identity=_annotator_identity,
+        control_problems=_control_problems,
         clip_fingerprint=fingerprint,
     )
 
@@ -93,6 +97,22 @@ def _annotator_identity(
     from methods.annotator_files import annotator_identity
 
     return annotator_identity(control, files, exact)
+
+
+def _control_problems(
+    config: BackboneConfig, control: str, files: Collection[str], exact: Collection[str]
+) -> list[Problem]:
+    """The ControlNet and the annotator that are not here."""
+    from methods.annotator_files import annotator_problem
+    from methods.condition_kinds import network_for
+
+    named = [part.role.partition(".") for part in backbone_parts(config)]
+    found = [] if (lack := annotator_problem(control, files, exact)) is None else [*lack.problems]
+    try:
+        network_for(control, [name for role, _, name in named if role == "controlnet"])
+    except NotAvailable as error:
+        found += error.problems
+    return found
 
 
 def _load_backbone(config: BackboneConfig, family: str) -> Any:

@@ -21,7 +21,7 @@ from ablations.failures import record_failure
 from ablations.plan import Cell
 from ablations.stages import InWork
 from ablations.store import Store
-from crossframe.errors import Diverged, UserError
+from crossframe.errors import Diverged, NotAvailable, UserError
 from crossframe.files import DISK_FULL
 
 Progress = Callable[[int, int], None]
@@ -154,6 +154,8 @@ def classify(error: BaseException) -> tuple[str, str]:
         return "failed", str(error)
     reason = f"{type(error).__name__}: {error}".strip()
     if isinstance(error, OSError) and error.errno in DISK_FULL:
+    if isinstance(error, NotAvailable):
+        return "skipped", str(error)
         return "full", reason
     return ("oom" if is_out_of_memory(error) else "failed"), reason
 

@@ -59,12 +59,12 @@ class UserError(Exception):
 class NotAvailable(UserError):
     """What cannot be had here, with the reason and the remedy; never replaced by something else."""
 
-    def __init__(self, what: str, reason: str, fix: str = "") -> None:
-        super().__init__(Problem(what, reason, fix=fix))
+    def __init__(self, what: str, reason: str, fix: str = "", allowed: str = "") -> None:
+        super().__init__(Problem(what, reason, allowed, fix))
 
     def __reduce__(self) -> tuple[Any, ...]:
         problem = self.problems[0]
-        return type(self), (problem.where, problem.what, problem.fix)
+        return type(self), (problem.where, problem.what, problem.fix, problem.allowed)
 
 
 class Diverged(UserError):

@@ -7,17 +7,20 @@ variable CROSSFRAME_ANNOTATORS names. Names are those of controlnet-aux; the fil
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from crossframe.errors import NotAvailable
 from crossframe.weights import repository
 from methods.condition_kinds import CONDITIONS, Control, parse_control
 from methods.weight_files import hash_file
 
 REPOSITORY = "lllyasviel/Annotators"
 VARIABLE = "CROSSFRAME_ANNOTATORS"
+INSTALL = "install it: pip install 'crossframe[annotators]'"
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,31 @@ def annotator_identity(
     where = f"annotator {name}"
     hashes = (None if f in missing else hash_file(folder / f, where) for f in annotator.files)
     return dict(zip(annotator.files, hashes, strict=True))
+
+
+def annotator_problem(
+    control: str, files: Collection[str] = (), exact: Collection[str] = ()
+) -> NotAvailable | None:
+    """Return what the annotator that draws a control's maps lacks here, None where nothing.
+
+    files, exact: as in `annotator_identity`.
+    """
+    name = _asked(parse_control(control), files, exact)
+    return lacking(name) if name else None
+
+
+def lacking(name: str) -> NotAvailable | None:
+    """Return why an annotator cannot be had here, with the command that gets it, or None."""
+    if importlib.util.find_spec("controlnet_aux") is None:
+        what = f"the annotator {name} needs controlnet-aux, which is not installed"
+        return NotAvailable(f"annotator {name}", what, INSTALL)
+    _, missing = find_weights(ANNOTATORS[name])
+    if not missing:
+        return None
+    what = f"the annotator {name} lacks its weights {', '.join(missing)}"
+    command = f"hf download {REPOSITORY} {' '.join(missing)}"
+    fix = f"get them: {command} (or name a folder by {VARIABLE})"
+    return NotAvailable(f"annotator {name}", what, fix)
 
 
 def _asked(wanted: Control, files: Collection[str], exact: Collection[str]) -> str:

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from crossframe.checkpoints import require_no_code
-from crossframe.errors import Problem, UserError
-from methods.annotator_files import ANNOTATORS, REPOSITORY, VARIABLE, Annotator, find_weights
+from crossframe.errors import NotAvailable
+from methods.annotator_files import ANNOTATORS, INSTALL, Annotator, find_weights, lacking
 
 RESOLUTION = 512
 """Pixels of the shorter side that annotators work at: the default of ControlNet's demos."""
@@ -29,8 +29,8 @@ def annotate(frames: Array, name: str) -> Array:
 
     frames: (f, h, w, 3) uint8 RGB. Result: (f, h, w, 3) float32 in [0, 1].
 
-    Raises UserError when controlnet-aux or a file is missing, with the command that gets it, and
-    when a file holds more than tensors.
+    Raises NotAvailable when controlnet-aux or a file is missing, with the command that gets it, and
+    UserError when a file holds more than tensors.
     """
     annotator = ANNOTATORS[name]
     detector = _detector(name, _folder(name, annotator))
@@ -72,17 +72,14 @@ def _package(name: str) -> Any:
     except Exception as error:  # a dozen packages stand behind it, each fails in its own way
         missing = getattr(error, "name", None) or str(error)
         what = f"the annotator {name} needs controlnet-aux, which cannot be imported ({missing})"
-        fix = "install it: pip install 'crossframe[annotators]'"
-        raise UserError(Problem(f"annotator {name}", what, fix=fix)) from error
+        raise NotAvailable(f"annotator {name}", what, INSTALL) from error
 
 
 def _folder(name: str, annotator: Annotator) -> Path:
     """Return the folder of the weights, in which all files lie."""
     _package(name)
-    folder, missing = find_weights(annotator)
-    if folder is None or missing:
-        what = f"the annotator {name} lacks its weights {', '.join(missing)}"
-        command = f"hf download {REPOSITORY} {' '.join(missing)}"
-        fix = f"get them: {command} (or name a folder by {VARIABLE})"
-        raise UserError(Problem(f"annotator {name}", what, fix=fix))
+    if (absent := lacking(name)) is not None:
+        raise absent
+    folder, _ = find_weights(annotator)
+    assert folder is not None  # nothing is lacking
     return folder

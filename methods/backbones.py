@@ -16,12 +16,12 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from crossframe.errors import Problem, UserError
+from crossframe.errors import Problem
 from crossframe.files import read_json
 from methods import families
 from methods.backbone_config import BackboneConfig, locate_all, tuned_file, weights_identity
 from methods.base import Shared
-from methods.condition_kinds import networks_for
+from methods.condition_kinds import network_for
 from methods.loading import Loaded, Loader, from_diffusers, load_network, pick_device
 from methods.lora import add_lora
 from methods.named_tensors import shapes_of
@@ -71,16 +71,9 @@ class Backbone:
     def controlnet_for(self, kind: str) -> str:
         """Return the key in `controlnets` of the network that takes the control `kind`.
 
-        Raises UserError when there is none.
+        Raises NotAvailable when there is none.
         """
-        for name in (*networks_for(kind), "*"):  # "*": the one network of `controlnet: dir`
-            if name in self.controlnets:
-                return name
-        have = ", ".join(self.controlnets) or "none"
-        fix = f"give one under backbone.controlnet: {{{networks_for(kind)[0]}: folder or hub id}}"
-        raise UserError(
-            Problem("controls", f"the backbone has no ControlNet for {kind!r}", have, fix)
-        )
+        return network_for(kind, self.controlnets)
 
 
 @overload

@@ -12,9 +12,10 @@ options: what may stand in brackets: annotators by name, the first of them the d
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from crossframe.errors import Problem, UserError, did_you_mean
+from crossframe.errors import NotAvailable, Problem, UserError, did_you_mean
 from crossframe.registry import Entry, Registry
 
 THRESHOLDS = "thresholds"
@@ -133,6 +134,21 @@ def networks_for(control: str) -> tuple[str, ...]:
     """Return the names under which a ControlNet for a control may be given, most fitting first."""
     kind = parse_control(control).kind
     return tuple(CONDITIONS.entry(kind).extra.get("networks", (kind,)))
+
+
+def network_for(control: str, have: Collection[str]) -> str:
+    """Return the ControlNet, of those a backbone has, that takes a control.
+
+    have: their names; `*` is the one network of `controlnet: dir`, which serves any kind.
+    Raises NotAvailable when there is none.
+    """
+    names = networks_for(control)
+    for name in (*names, "*"):
+        if name in have:
+            return name
+    what = f"the backbone has no ControlNet for {control!r}"
+    fix = f"give one under backbone.controlnet: {{{names[0]}: folder or hub id}}"
+    raise NotAvailable("controls", what, fix, ", ".join(have) or "none")
 
 
 def thresholds(option: str) -> tuple[int, int]:

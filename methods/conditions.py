@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossframe.errors import Problem, UserError, did_you_mean
+from crossframe.errors import NotAvailable, Problem, UserError, did_you_mean
 from methods.condition_kinds import (
     CANNY_THRESHOLDS,
     CONDITIONS,
@@ -107,6 +107,9 @@ def _annotated(wanted: Control, frames: Array, files: Mapping[str, Array]) -> Ar
     try:
         option = wanted.option or _default(wanted.kind)
         maps: Array = CONDITIONS.load(wanted.kind)(frames, option)
+    except NotAvailable as error:
+        told = _told(error.problems[0], wanted, files)
+        raise NotAvailable(told.where, told.what, told.fix, told.allowed) from error
     except UserError as error:
         raise UserError(_told(problem, wanted, files) for problem in error.problems) from error
     return maps
