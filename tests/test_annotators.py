@@ -15,7 +15,8 @@ import torch
 
 from crossframe.errors import UserError
 from methods import annotators
-from methods.annotators import ANNOTATORS, VARIABLE, annotate
+from methods.annotator_files import ANNOTATORS, VARIABLE
+from methods.annotators import annotate
 from methods.conditions import control_map
 
 
