@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from ablations.bench import Bench, ClipBench, shared_by
+from ablations.clips import keep_clip
 from ablations.cost import measured
 from ablations.plan import Cell
 from ablations.scoring import score_cell
 from ablations.store import SCHEMA, Store
 from crossframe.errors import Diverged, Problem, UserError
-from crossframe.files import read_json, write_json
 from crossframe.keys import array_sha256
 from crossframe.provenance import provenance
 from crossframe.video import write_frames, write_mp4
@@ -155,27 +155,3 @@ def _require_video(video: torch.Tensor, source: torch.Tensor, method: str) -> No
                 fix="try dtype: float32, fewer extremes in guidance.scale, or other options",
             )
         )
-
-
-def keep_clip(clip: Any, store: Store) -> None:
-    """Store a clip for viewing beside the samples, unless this very clip is stored."""
-    folder = store.clip_folder(clip.id)
-    try:
-        if read_json(folder / "clip.json").get("sha256") == clip.sha256:
-            return
-    except UserError:
-        pass
-    write_frames(folder / "frames", clip.frames)
-    write_mp4(folder / "video.mp4", clip.frames, clip.fps, clip.voice)
-    write_json(
-        folder / "clip.json",
-        {
-            "id": clip.id,
-            "caption": clip.caption,
-            "edits": dict(clip.edits),
-            "fps": clip.fps,
-            "sha256": clip.sha256,
-            "exact_flow": clip.truth is not None,
-            "sound": clip.voice is not None,
-        },
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -27,23 +27,30 @@ MOST_MEASURED = 64
 """Finished cells whose folders are measured for the estimate of disk space."""
 
 
-def seconds_of(cells: Iterable[Cell], store: Store) -> float | None:
-    """Seconds for `cells` by the medians of earlier ones, or None when a row has no precedent."""
+def seconds_of(sampled: Iterable[Cell], scored: Iterable[Cell], store: Store) -> float | None:
+    """Seconds for cells to sample and score, and for cells only to score.
+
+    By the medians of earlier ones, of the same row or else method; None where there are none.
+    """
+    known = list(store.seconds())
+    drawing = [(method, label, drawn + (scoring or 0)) for method, label, drawn, scoring in known]
+    scoring = [(method, label, took) for method, label, _, took in known if took is not None]
+    each = [*map(_typical(drawing), sampled), *map(_typical(scoring), scored)]
+    return None if None in each else sum(filter(None, each), 0.0)
+
+
+def _typical(known: Iterable[tuple[str, str, float]]) -> Callable[[Cell], float | None]:
+    """Seconds of a cell by (method, row label, seconds) of others."""
     from statistics import median
 
-    by_row: dict[tuple[str, str], list[float]] = {}
-    by_method: dict[str, list[float]] = {}
-    for method, label, seconds in store.seconds():
-        by_row.setdefault((method, label), []).append(seconds)
-        by_method.setdefault(method, []).append(seconds)
-    total = 0.0
-    for cell in cells:
-        method = cell.row.method
-        known = by_row.get((method, cell.row.label)) or by_method.get(method)
-        if known is None:
-            return None
-        total += median(known)
-    return total
+    found: dict[tuple[str, ...], list[float]] = {}
+    for method, label, seconds in known:
+        for kind in ((method, label), (method,)):
+            found.setdefault(kind, []).append(seconds)
+    medians = {kind: median(seconds) for kind, seconds in found.items()}
+    return lambda cell: medians.get(
+        (cell.row.method, cell.row.label), medians.get((cell.row.method,))
+    )
 
 
 def bytes_of(count: int, store: Store) -> int | None:

@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from ablations.leases import NAME, Owner, acquire, claimed, holder
+from ablations.seals import intact
 from ablations.stages import StageCache
 from ablations.store import FAILURES, KEY_DIGITS, SCHEMA, STATUSES, Store
 from crossframe.errors import Problem, UserError
-from crossframe.files import leftovers, read_json, remove, write_bytes
+from crossframe.files import leftovers, own_path, read_json, remove, write_bytes
 from crossframe.keys import array_sha256
 
 FOLDERS = ("cells", "clips", "stages", "claims", "scratch")
-KNOWN = {*FOLDERS, "report", "slurm", "spec.json", "plan.json", "journal.jsonl", ".lock"}
+WRITTEN_INTO = (*FOLDERS, "report", "slurm", "journal.jsonl")
+KNOWN = {*WRITTEN_INTO, "spec.json", "plan.json"}
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,8 @@ def open_run(folder: Path) -> Store:
     if not any((folder / name).is_file() for name in ("spec.json", "plan.json")):
         what = "is not a run folder: it has no spec.json"
         raise UserError(Problem(str(folder), what, fix="crossframe run SPEC makes one"))
-    links = [folder / name for name in FOLDERS if (folder / name).is_symlink()]
-    if links:
-        what = "is a symbolic link out of the run folder"
-        raise UserError(Problem(str(link), what, fix="Remove the link") for link in links)
+    for name in WRITTEN_INTO:
+        own_path(folder, name)
     return Store(folder)
 
 
@@ -64,6 +64,7 @@ def jobs(store: Store) -> list[Job]:
     return [
         *(Job(root / name, partial(_head, root / name)) for name in ("spec.json", "plan.json")),
         Job(root / "journal.jsonl", partial(_journal, store)),
+        Job(root, partial(_links, root)),
         *(Job(path, partial(_cell, store, path, known), _claim_of(path)) for path in cells),
         *(Job(path, partial(_clip, path)) for path in sorted(root.glob("clips/*"))),
         *(Job(path, partial(_stage, cache, path)) for path in cache.entries()),
@@ -136,7 +137,7 @@ def _unreadable(path: Path) -> str:
 
 
 def _journal(store: Store) -> Iterator[Finding]:
-    path = store.root / "journal.jsonl"
+    path = store.journal_file
     if not path.exists():
         return
     *lines, last = path.read_bytes().split(b"\n")
@@ -161,6 +162,15 @@ def _without_torn_lines(store: Store, path: Path) -> None:
     if not any(claimed(store.claim_folder).values()):
         lines = path.read_bytes().splitlines()
         write_bytes(path, b"".join(line + b"\n" for line in lines if _is_event(line)))
+
+
+def _links(root: Path) -> Iterator[Finding]:
+    """Links in what cells share; those in cells are looked at cell by cell, under their claims."""
+    for name in ("clips", "stages", "scratch"):
+        for place, folders, files in os.walk(root / name):
+            paths = (Path(place, each) for each in sorted((*folders, *files)))
+            for path in filter(Path.is_symlink, paths):
+                yield Finding(path, "is a symbolic link", partial(remove, path))
 
 
 def _cell(store: Store, folder: Path, known: set[str] | None) -> Iterator[Finding]:
@@ -229,6 +239,8 @@ def _record(path: Path, statuses: tuple[str, ...] = ()) -> tuple[dict[str, Any] 
         return None, f"belongs to another cell, {record['key'][:KEY_DIGITS]}"
     if statuses and record.get("status") not in statuses:
         return None, f"has the status {record.get('status')!r}, none of {', '.join(statuses)}"
+    if not intact(record):
+        return None, "does not match the sha256 in it"
     return record, ""
 
 
@@ -237,23 +249,33 @@ def _holds_bytes(path: Path) -> bool:
 
 
 def _clip(folder: Path) -> Iterator[Finding]:
-    from crossframe.video import read_frames
-
     card = folder / "clip.json"
-    if not os.path.lexists(folder):
+    if not os.path.lexists(folder) or folder.is_symlink():
         return
     if not card.exists():
         yield Finding(folder, "was left unfinished; the next run writes it anew")
     elif what := _unreadable(card):
         yield Finding(card, what, partial(remove, folder))
     else:
-        try:
-            whole = array_sha256(read_frames(folder / "frames")) == read_json(card)["sha256"]
-        except Exception:  # whatever a damaged picture makes of its reader
-            whole = False
-        if not whole:
-            what = "does not match the sha256 in clip.json"
-            yield Finding(folder / "frames", what, partial(remove, folder))
+        yield from _clip_frames(folder, read_json(card))
+
+
+def _clip_frames(folder: Path, card: Any) -> Iterator[Finding]:
+    """Compare a clip's frames; its `sha256` is that of these alone unless it has more to it."""
+    from crossframe.video import read_frames
+
+    frames = folder / "frames"
+    known = card if isinstance(card, dict) else {}
+    try:
+        found = array_sha256(read_frames(frames))
+    except Exception:  # whatever a damaged picture makes of its reader
+        found = ""
+    if found and found == known.get("frames_sha256", known.get("sha256")):
+        return
+    if found and "sha256" in known and "frames_sha256" not in known:
+        yield Finding(frames, "cannot be compared: an earlier version made it; the next run can")
+    else:
+        yield Finding(frames, "do not match the sha256 in clip.json", partial(remove, folder))
 
 
 def _stage(cache: StageCache, path: Path) -> Iterator[Finding]:

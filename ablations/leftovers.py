@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ablations.health import planned
-from ablations.leases import acquire, claimed, holder
+from ablations.leases import Owner, acquire, claimed, holder
 from ablations.stage_versions import STAGES
 from ablations.stages import StageCache
 from ablations.store import Store
@@ -26,25 +26,43 @@ class Leftover:
     discard: Callable[[], bool]
 
 
+def at_work(store: Store) -> list[Owner]:
+    """Return the living runners that hold a claim; they may be using what cells share."""
+    owners = filter(None, claimed(store.claim_folder).values())
+    return sorted({str(owner): owner for owner in owners}.values(), key=str)
+
+
 def find(store: Store, *, orphans: bool = False, stages: bool = False) -> Iterator[Leftover]:
     """Yield what may go: of killed processes always; cells in no plan, and what cells share.
 
-    Nothing that a living runner is at is among it. Raises UserError when `orphans` are asked for
-    and plan.json cannot be read: then every cell would look like one.
+    Nothing that a living runner is at is among it: what cells share only while nobody is at work.
+    Raises UserError when `orphans` are asked for and plan.json cannot be read: then every cell
+    would look like one.
     """
     for path in leftovers(store.root):
         yield _plain(path, "half-written by a killed process")
     yield from _dead_claims(store.claim_folder)
     if orphans:
         yield from _orphans(store)
-    if stages:
-        folders = (store.stage_folder / stage for stage in STAGES)
-        yield from (_plain(path, "shared stage") for path in folders if path.is_dir())
-        if store.scratch_folder.is_dir():
-            yield _plain(store.scratch_folder, "unfinished work of methods")
+    if stages and not at_work(store):
+        yield from _shared(store)
     else:
         damaged = StageCache(store.stage_folder).damaged()
         yield from (_plain(path, "damaged, moved aside") for path in damaged)
+
+
+def _shared(store: Store) -> Iterator[Leftover]:
+    """What cells share and what methods have not finished; left alone if a runner comes by then."""
+    named = [(store.stage_folder / stage, "shared stage") for stage in STAGES]
+    named.append((store.scratch_folder, "unfinished work of methods"))
+    for path, what in named:
+        if path.is_dir():
+            discard = partial(_removed_while_idle, store, path)
+            yield Leftover(path, what, size_of(path), discard)
+
+
+def _removed_while_idle(store: Store, path: Path) -> bool:
+    return not at_work(store) and _removed(path)
 
 
 def _plain(path: Path, what: str) -> Leftover:

@@ -51,13 +51,17 @@ RETRYABLE = ("failed", "oom", "diverged")
 """Recorded ends of a cell that are not tried again unasked; any other record is judged anew."""
 
 
+SPOILT = "its result.json is damaged"
+"""Reason of a cell that is made again for this alone."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """All cells in the order in which they run, each with its state.
 
-    seconds, bytes: estimates for what is to be sampled, None when unknown.
+    seconds, bytes: estimates for what is to be sampled and scored, None when unknown.
     obstacle: why the backbone cannot be had here; the cells that need it are skipped then.
-    reasons: cell by cell, why it is skipped or how it failed earlier, or "".
+    reasons: cell by cell, why it is skipped, how it failed earlier, `SPOILT`, or "".
     shared: work that the cells to run have in common, by stage.
     """
 
@@ -106,7 +110,7 @@ def make_plan(
         checked,
         cells,
         states,
-        seconds_of(sampled, store),
+        seconds_of(sampled, [cell for cell, state in paired if state == "score"], store),
         keys.obstacle,
         reasons,
         bytes_of(len(sampled), store),
@@ -115,10 +119,13 @@ def make_plan(
 
 
 def _begun(store: Store) -> set[str]:
-    """Names of the cell folders: most plans are of new cells, which are told by this alone."""
+    """Names of the cell folders: most plans are of new cells, which are told by this alone.
+
+    Raises OSError for a run folder that cannot be one, as `a file/run`.
+    """
     try:
         return set(os.listdir(store.root / "cells"))
-    except OSError:
+    except FileNotFoundError:
         return set()
 
 
@@ -181,7 +188,7 @@ def prompts_of(clip: ClipCard, spec: Spec) -> tuple[list[str], tuple[str, ...]]:
 
 
 def state_of(cell: Cell, store: Store, retry: Collection[str] = ()) -> tuple[str, str]:
-    """Compare one cell with the store: its state, and the reason when it is skipped or failed.
+    """Compare one cell with the store: its state and the reason, as in `Plan`.
 
     A failure belongs to the key and the metrics that were asked for then, so another setting and
     another metric are tried. A record that an interruption or an obstacle left does not count.
@@ -195,7 +202,8 @@ def state_of(cell: Cell, store: Store, retry: Collection[str] = ()) -> tuple[str
     if failure is not None and _sticks(failure, cell):
         again = "failed" in retry or failure["status"] in retry
         return ("retry" if again else "failed"), str(failure.get("reason", ""))
-    return ("score" if store.sample(cell.key) is not None else "run"), ""
+    reason = SPOILT if store.spoilt(cell.key) else ""
+    return ("score" if store.sample(cell.key) is not None else "run"), reason
 
 
 def _sticks(failure: Mapping[str, Any], cell: Cell) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from ablations.check import CheckedSpec
+from ablations.clips import restore_clips
 from ablations.display import Display, display
 from ablations.engines.base import Ended, Engine, Order, Progressed, Started
 from ablations.failures import record_failure
@@ -71,6 +72,8 @@ def run_plan(
         raise plan.obstacle
     began = time.perf_counter()
     outcome = _begin(plan, store)
+    shown = [cell.clip for cell in plan.with_state("cached", "failed")]
+    restore_clips(shown, plan.checked.spec, store, parts)
     waiting = plan.with_state(*TO_RUN)
     chosen = waiting[:limit]
     outcome.left = len(waiting) - len(chosen)

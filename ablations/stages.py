@@ -24,8 +24,7 @@ from safetensors.numpy import load, save
 
 from ablations.leases import Owner, acquire, holder
 from ablations.stage_versions import GUARDED, STAGES, SUFFIX, stage_file, stage_key
-from crossframe.errors import Problem, UserError
-from crossframe.files import safe_join, write_bytes
+from crossframe.files import own_path, write_bytes
 from crossframe.keys import array_sha256, canonical_json, identity
 
 DAMAGED = ".damaged"
@@ -75,14 +74,7 @@ class StageCache:
     def path(self, stage: str, key: str) -> Path:
         """Return the file of an entry; raises UserError when a link leads it out of `root`."""
         *folder, name = stage_file(stage, key)
-        if safe_join(self.root, *folder) != self.root.resolve().joinpath(*folder):
-            what = "is, or lies behind, a symbolic link"
-            raise UserError(Problem(str(self.root.joinpath(*folder)), what, fix="remove the link"))
-        return self.root.joinpath(*folder, name)
-
-    def has(self, stage: str, parts: Any) -> bool:
-        """Tell whether an entry is there, without reading it: a damaged one counts until read."""
-        return self.path(stage, self.key(stage, parts)).is_file()
+        return own_path(self.root, *folder) / name
 
     def get(self, stage: str, parts: Any, make: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
         """Return an entry, made by `make` and kept when it is not there or damaged.

@@ -7,16 +7,17 @@
     <out>/claims/<key[:16]>.<n>   who is at which cell (see `ablations.leases`)
     <out>/stages/<stage>/...      what cells share (see `ablations.stages`)
     <out>/scratch/...             unfinished work of methods, from which they go on
+    <out>/slurm/...               what the engine of that name keeps
 
 `sample.json` says that the frames are whole and carries their sha256, `result.json` that they are
-scored too. All files are replaced atomically, so a killed run leaves whole files or none.
+scored too; it is sealed (see `ablations.seals`), so that a changed score is noticed. All files are
+replaced atomically, so a killed run leaves whole files or none. No link in the folder is followed.
 Torch-free.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import zlib
@@ -26,8 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.leases import Lease, Owner, acquire, holder
-from crossframe.errors import Problem, UserError
-from crossframe.files import append_line, read_json, sweep, write_json, write_text
+from ablations.seals import SEAL, intact, sealed
+from crossframe.errors import UserError
+from crossframe.files import append_line, own_path, read_json, sweep, write_json, write_text
 from crossframe.keys import array_sha256, identity
 
 if TYPE_CHECKING:
@@ -70,15 +72,19 @@ class Store:
         """Folder of the claims on cells."""
         return self._inside("claims")
 
+    @property
+    def slurm_folder(self) -> Path:
+        """Folder of the Slurm engine: submitit's files, and a flag per task."""
+        return self._inside("slurm")
+
+    @property
+    def journal_file(self) -> Path:
+        """The journal, which is appended to and thus would be written through a link."""
+        return self._inside("journal.jsonl")
+
     def _inside(self, *parts: str) -> Path:
         """A path in the run folder that no link leads elsewhere; raises UserError otherwise."""
-        path = self.root.joinpath(*parts)
-        # By texts: a plan asks once per cell, and pathlib takes three times as long.
-        expected = os.sep.join((os.path.realpath(self.root), *parts))
-        if "\0" in expected or os.path.realpath(path) != expected:
-            what = "is, or lies behind, a symbolic link"
-            raise UserError(Problem(str(path), what, "folders of its own", "Remove the link"))
-        return path
+        return own_path(self.root, *parts)
 
     def cells(self) -> Iterator[Path]:
         """Yield the folders of all cells that are there, done or not; links are left out."""
@@ -87,8 +93,12 @@ class Store:
                 yield path
 
     def result(self, key: str) -> dict[str, Any] | None:
-        """Finished record of a cell, or None when there is none that can be trusted."""
+        """Finished record of a cell without its seal, or None when none can be trusted."""
         return self._record(self.cell_folder(key) / "result.json", key)
+
+    def spoilt(self, key: str) -> bool:
+        """Tell whether a finished record is there that cannot be trusted."""
+        return self.result(key) is None and (self.cell_folder(key) / "result.json").exists()
 
     def sample(self, key: str) -> dict[str, Any] | None:
         """Record of a sampled, perhaps not yet scored, cell."""
@@ -103,8 +113,10 @@ class Store:
             record = read_json(path)
         except UserError:
             return None
-        trusted = isinstance(record, dict) and record.get("key") == key
-        return record if trusted and record.get("schema") == SCHEMA else None
+        if not isinstance(record, dict) or not intact(record):
+            return None
+        record.pop(SEAL, None)
+        return record if (record.get("key"), record.get("schema")) == (key, SCHEMA) else None
 
     def whole_frames(self, key: str) -> np.ndarray | None:
         """Stored frames of a cell, uint8 (f, h, w, 3), if they are those that were written.
@@ -138,9 +150,9 @@ class Store:
         return holder(self.claim_folder, claim)
 
     def write_result(self, key: str, record: Mapping[str, Any]) -> None:
-        """Write the finished record, and forget earlier failures."""
+        """Seal and write the finished record, and forget earlier failures."""
         folder = self.cell_folder(key)
-        write_json(folder / "result.json", record)
+        write_json(folder / "result.json", sealed(record))
         for name in ("failed.json", "log.txt"):
             (folder / name).unlink(missing_ok=True)
 
@@ -178,12 +190,12 @@ class Store:
     def journal(self, event: str, **details: Any) -> None:
         """Append one event with its time (UTC)."""
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
-        append_line(self.root / "journal.jsonl", json.dumps({**record, **details}))
+        append_line(self.journal_file, json.dumps({**record, **details}))
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield the events of the journal; a line that a crash left torn is passed over."""
         try:
-            lines = (self.root / "journal.jsonl").read_bytes().splitlines()
+            lines = self.journal_file.read_bytes().splitlines()
         except FileNotFoundError:
             return
         for line in lines:
@@ -194,13 +206,17 @@ class Store:
             if isinstance(event, dict):
                 yield event
 
-    def seconds(self) -> Iterator[tuple[str, str, float]]:
-        """Yield (method, row label, seconds with scoring) of every finished cell in the folder."""
+    def seconds(self) -> Iterator[tuple[str, str, float, float | None]]:
+        """Yield (method, row label, seconds of drawing, of scoring) of every finished cell.
+
+        The last is None where it was not taken down.
+        """
         for record in self._finished():
             try:
                 cost = record["cost"]
-                seconds = float(cost["seconds"]) + float(cost.get("scoring_seconds", 0))
-                yield record["method"], record["row"], seconds
+                scoring = cost.get("scoring_seconds")
+                took = float(cost["seconds"]), None if scoring is None else float(scoring)
+                yield record["method"], record["row"], *took
             except (KeyError, TypeError, ValueError):
                 continue
 

@@ -18,6 +18,7 @@ from ablations.bench import Bench
 from ablations.cell import run_cell
 from ablations.engines.base import Ended, Order
 from ablations.failures import record_failure
+from ablations.leases import Lease
 from ablations.plan import Cell
 from ablations.stages import InWork
 from ablations.store import Store
@@ -78,7 +79,7 @@ class Worker:
         if unfinished is not None:
             unfinished.result()
 
-    def _claimed(self, cell: Cell, progress: Progress) -> Ended | tuple[Finish, ExitStack]:
+    def _claimed(self, cell: Cell, progress: Progress) -> Ended | tuple[Finish, Lease]:
         """How a cell ended, or how to finish it and the claim to hold until then."""
         with ExitStack() as claim:
             lease = self.store.claim(cell.key)
@@ -86,13 +87,16 @@ class Worker:
                 return Ended(cell.key, "busy")
             claim.enter_context(lease)
             outcome = self._settled(cell) or self._compute(cell, progress)
-            return outcome if isinstance(outcome, Ended) else (outcome, claim.pop_all())
+            if isinstance(outcome, Ended):
+                return outcome
+            claim.pop_all()
+            return outcome, lease
 
-    def _finish(self, cell: Cell, finish: Finish, claim: ExitStack, report: Report) -> None:
+    def _finish(self, cell: Cell, finish: Finish, lease: Lease, report: Report) -> None:
         def conclude() -> Ended:
-            """Write the result and give up the claim."""
-            with claim:
-                return self._concluded(cell, finish)
+            """Write the result and give up the claim; a cell that another took over is its."""
+            with lease:
+                return self._concluded(cell, finish) if lease.held() else Ended(cell.key, "busy")
 
         report(self._guarded(cell, conclude))
 

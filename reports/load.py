@@ -16,10 +16,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from ablations.seals import intact
 from crossframe.errors import Problem, UserError
 from crossframe.files import read_json
 
 KEY_DIGITS = 16
+CHANGED = "its result was changed after it was written: crossframe run makes it again"
 
 Direction = Literal["higher", "lower", "target", "unknown"]
 State = Literal["done", "failed", "missing"]
@@ -317,12 +319,12 @@ def _status(state: State, record: Mapping[str, Any], entry: Mapping[str, Any]) -
 
 
 def _outcome(folder: Path, key: str) -> tuple[State, Mapping[str, Any]]:
-    """State of a cell and the record behind it; a file of another cell counts as missing."""
+    """State of a cell and the record behind it; one of another cell, or changed, is missing."""
     names: tuple[tuple[State, str], ...] = (("done", "result.json"), ("failed", "failed.json"))
     for state, name in names:
         path = folder / name
         if path.is_file() and (record := read_json(path)).get("key", key) == key:
-            return state, record
+            return (state, record) if intact(record) else ("missing", {"reason": CHANGED})
     return "missing", {}
 
 

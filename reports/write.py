@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from crossframe.errors import UserError
-from crossframe.files import replacing_folder, write_bytes, write_text
+from crossframe.files import own_path, replacing_folder, write_bytes, write_text
 from reports import sheets
 from reports.canvas import NotDrawn
 from reports.crosstab import crosstab, crosstab_csv, crosstab_sheet
@@ -34,10 +34,10 @@ def write_report(folder: str | Path, infos: Mapping[str, MetricInfo] | None = No
     """Write the report of a run folder, finished or not, and return the path of its page.
 
     infos: metric infos by id; by default those of the metrics registry.
-    Raises UserError when the folder is no run folder.
+    Raises UserError when the folder is no run folder, or its `report` is a link.
     """
     run = load_run(folder, infos)
-    report = run.root / "report"
+    report = own_path(run.root, "report")
     table = summarise(run)
     _write_tables(run, table, report)
     pictures, missed = _write_figures(run, report / "figures")

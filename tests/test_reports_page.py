@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 from reports_store import CLAIMS, CONSISTENCY, INFOS, Shape, write_store
 
+from ablations.seals import sealed
+from crossframe.errors import UserError
 from crossframe.files import read_json, write_json
 from reports import write_report
 from reports.load import load_run
@@ -52,6 +54,26 @@ class Tags(HTMLParser):
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = replace(SMALL, videos=True, fail={("full", 1, 0): REASON})
     return write_report(write_store(tmp_path_factory.mktemp("run"), shape), INFOS)
+
+
+def test_a_report_is_not_written_through_a_link(tmp_path: Path) -> None:
+    root = write_store(tmp_path / "run", SMALL)
+    (root / "report").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match="report: is, or lies behind, a symbolic link"):
+        write_report(root, INFOS)
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_result_that_was_changed_counts_as_missing(tmp_path: Path) -> None:
+    root = write_store(tmp_path / "run", SMALL)
+    path = next(root.glob("cells/*/result.json"))
+    record = read_json(path)
+    write_json(path, sealed(record))
+    assert {cell.state for cell in load_run(root, INFOS).cells} == {"done"}
+    write_json(path, {**sealed(record), "metrics": {}})
+    (cell,) = [cell for cell in load_run(root, INFOS).cells if cell.state != "done"]
+    assert (cell.key, cell.status, cell.metrics) == (record["key"], "missing", {})
+    assert cell.reason.startswith("its result was changed")
 
 
 def test_everything_is_written(page: Path) -> None:

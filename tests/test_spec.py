@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 from fake_parts import fake_parts
-from pydantic import BaseModel
 
 from ablations.check import load_spec
 from ablations.plan import make_plan
-from ablations.spec import FIELD_ROLES, Spec, json_schema
+from ablations.spec import FIELD_ROLES, json_schema
 from ablations.store import Store
 from crossframe.errors import UserError
 
@@ -48,26 +47,6 @@ def test_a_good_spec_loads(tmp_path):
     assert [row.label for row in checked.rows] == ["source", "individual", "first", "full"]
     assert checked.clips == ("world:tiny/0", "world:tiny/1")
     assert checked.spec.seeds.count == 2
-
-
-def model_paths(model, prefix=""):
-    for name, info in model.model_fields.items():
-        inner = next(
-            (
-                argument
-                for argument in (info.annotation, *getattr(info.annotation, "__args__", ()))
-                if isinstance(argument, type) and issubclass(argument, BaseModel)
-            ),
-            None,
-        )
-        if inner is None:
-            yield prefix + name
-        else:
-            yield from model_paths(inner, f"{prefix}{name}.")
-
-
-def test_every_field_has_a_role():
-    assert list(model_paths(Spec)) == list(FIELD_ROLES)
 
 
 CHANGES = {

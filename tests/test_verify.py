@@ -9,13 +9,19 @@ import signal
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from lab import Lab
 
+from ablations.clips import keep_clip
+from ablations.health import WRITTEN_INTO
+from ablations.leftovers import find
 from ablations.stages import StageCache
 from ablations.store import Store
 from crossframe.cli import main
-from crossframe.files import beside, write_json
+from crossframe.files import beside
 from crossframe.keys import array_sha256
 from crossframe.video import write_frames
+from crossframe.voice import Voice
+from data_manifests.clips import Clip
 
 KEYS = ["a" * 64, "b" * 64]
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
@@ -29,9 +35,7 @@ def store(tmp_path):
     store.write_plan([{"key": key} for key in KEYS])
     for key in KEYS:
         fill_cell(store, key)
-    folder = store.clip_folder("one")
-    write_frames(folder / "frames", FRAMES)
-    write_json(folder / "clip.json", {"sha256": array_sha256(FRAMES)})
+    keep_clip(Clip("one", FRAMES, 4.0), store)
     StageCache(store.stage_folder).get("text", "parts", lambda: {"x": np.arange(9)})
     store.journal("run-start")
     store.journal("run-end")
@@ -95,6 +99,11 @@ DAMAGE = {
         "status 'fine'",
         [f"{CELL}/result.json"],
     ),
+    "result, a score changed": (
+        lambda r: change(r / CELL / "result.json", metrics={"psnr": {"value": 99.0}}),
+        "does not match the sha256 in it",
+        [f"{CELL}/result.json"],
+    ),
     "sample, cut": (
         lambda r: (r / CELL / "sample.json").write_text(""),
         "sample.json: ",
@@ -138,7 +147,7 @@ DAMAGE = {
 def test_a_whole_folder_is_whole(store):
     before = snapshot(store)
     done = crossframe("verify", store.root, "--repair")
-    assert (done.exit_code, done.output) == (0, "8 things checked: whole\n")
+    assert (done.exit_code, done.output) == (0, "9 things checked: whole\n")
     assert snapshot(store) == before
 
 
@@ -162,6 +171,44 @@ def test_damage_is_found_and_mended_by_removing_it_alone(store, case):
         del after["journal.jsonl"], whole["journal.jsonl"]
     assert after == whole
     assert crossframe("verify", store.root).exit_code == 0
+
+
+def test_a_clip_with_sound_and_control_files_is_whole(store):
+    """Their clip's sha256 covers more than the frames."""
+    voice = Voice(np.zeros(8000, np.float32))
+    keep_clip(Clip("two", FRAMES, 4.0, controls={"pose": FRAMES}, voice=voice), store)
+    done = crossframe("verify", store.root, "--repair")
+    assert (done.exit_code, done.output) == (0, "10 things checked: whole\n")
+    flip(store.clip_folder("two") / "frames/0000.png")
+    assert crossframe("verify", store.root).exit_code == 1
+
+
+def test_a_clip_of_an_earlier_version_is_called_damaged_only_if_that_is_known(store):
+    for name, sha in (("old", array_sha256(FRAMES)), ("sound", "0" * 64)):
+        folder = store.clip_folder(name)
+        keep_clip(Clip(name, FRAMES, 4.0), store)
+        card = json.loads((folder / "clip.json").read_text())
+        del card["frames_sha256"]
+        (folder / "clip.json").write_text(json.dumps({**card, "sha256": sha}), encoding="utf-8")
+    done = crossframe("verify", store.root, "--repair")
+    assert (done.exit_code, done.output.count("cannot be compared")) == (0, 1)
+    (store.clip_folder("sound") / "frames/0000.png").unlink()
+    (store.clip_folder("sound") / "frames/0001.png").unlink()
+    assert crossframe("verify", store.root).exit_code == 1
+
+
+def test_a_clip_that_was_removed_comes_back_though_all_its_cells_are_done(tmp_path):
+    lab = Lab(tmp_path)
+    lab.run()
+    folder = lab.store.clip_folder("world:tiny/1")
+    before = snapshot(lab.store)
+    flip(folder / "frames/0000.png")
+    assert crossframe("verify", lab.store.root, "--repair").exit_code == 0
+    assert not folder.exists()
+    assert (lab.run().done, lab.plan().counts()["cached"]) == (0, 10)
+    assert crossframe("verify", lab.store.root).exit_code == 0
+    after = snapshot(lab.store)
+    assert {name for name in before if before[name] != after[name]} == {"journal.jsonl"}
 
 
 def test_notes_are_told_and_are_no_damage(store):
@@ -203,8 +250,9 @@ def test_links_are_damage_and_what_they_lead_to_stays(store, tmp_path):
     (store.root / "cells" / ("e" * 16)).symlink_to(outside)
     (store.root / CELL / "more").symlink_to(outside)
     (store.root / "stages" / "flow").symlink_to(outside)
+    assert crossframe("verify", store.root).exit_code == 1
     done = crossframe("verify", store.root, "--repair")
-    assert (done.exit_code, done.output.count("link")) == (0, 2)
+    assert (done.exit_code, done.output.count("link")) == (0, 3)
     assert crossframe("gc", store.root, "--stages").exit_code == 0
     assert sorted(path.name for path in outside.rglob("*")) == ["aa", "kept.txt", "x.safetensors"]
     assert not (store.root / "stages" / "flow").is_symlink()
@@ -217,10 +265,17 @@ def test_only_run_folders_are_touched(tmp_path, store, verb):
         done = crossframe(verb, folder)
         assert done.exit_code == 2
         assert "is not a run folder: it has no spec.json. crossframe run" in done.output
-    (store.root / "claims").symlink_to(tmp_path)
+
+
+@pytest.mark.parametrize("name", WRITTEN_INTO)
+@pytest.mark.parametrize("verb", ["verify", "gc"])
+def test_what_is_written_into_is_no_link(tmp_path, verb, name):
+    store = Store(tmp_path / "run")
+    store.write_spec({"schema": 1})
+    (store.root / name).symlink_to(tmp_path / "outside")
     done = crossframe(verb, store.root)
     assert done.exit_code == 2
-    assert "claims: is a symbolic link" in done.output
+    assert f"{name}: is, or lies behind, a symbolic link" in done.output
 
 
 def claim_and_die(store):
@@ -280,6 +335,23 @@ def test_gc_takes_orphans_and_stages_when_asked(store):
     assert "stages/text (shared stage" in done.output
     gone = {name for name in before if name.startswith(("cells/dddd", "stages/"))}
     assert set(snapshot(store)) == set(before) - gone
+
+
+def test_gc_leaves_what_cells_share_while_somebody_is_at_work(store):
+    (store.scratch_folder / "tuning").mkdir(parents=True)
+    (store.scratch_folder / "tuning" / "state").write_bytes(b"half")
+    before = snapshot(store)
+    with store.claim(KEYS[0]):
+        done = crossframe("gc", store.root, "--stages")
+        assert (done.exit_code, "nothing to remove" in done.output) == (0, True)
+        assert f"kept: stages and scratch, in use by process {os.getpid()} on" in done.output
+        assert {name: snapshot(store)[name] for name in before} == before
+    found = list(find(store, stages=True))
+    with store.claim(KEYS[0]):
+        assert [item.discard() for item in found] == [False, False], "a runner came meanwhile"
+    assert snapshot(store) == before
+    assert "kept" not in crossframe("gc", store.root, "--stages").output
+    assert not store.scratch_folder.exists()
 
 
 def test_orphans_need_a_plan(store):

@@ -72,6 +72,19 @@ def test_a_video_that_fails_fails_its_cell(lab, cells, worker, monkeypatch):
     assert lab.store.holder(cells[0].key) is None
 
 
+def test_a_cell_that_another_took_over_is_left_to_it(lab, cells, worker):
+    """The claim of a runner that was taken for dead is topped by the next number."""
+    (cell, *_), folder = cells, lab.store.claim_folder
+
+    def progress(step, steps):
+        own = folder / f"{cell.key[:16]}.1"
+        own.with_suffix(".2").write_text(own.read_text().replace('"token": "', '"token": "other'))
+
+    assert worker.run(cell, progress).status == "busy"
+    assert lab.store.result(cell.key) is None
+    assert lab.store.holder(cell.key).token.startswith("other")
+
+
 def test_the_cell_that_a_dead_slot_computed_is_to_blame():
     one, two = (SimpleNamespace(key=key) for key in ("one", "two"))
     slot = Slot(SimpleNamespace(exitcode=-11), None, None, {}, cell=one)

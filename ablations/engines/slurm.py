@@ -35,7 +35,7 @@ class SlurmEngine(Engine):
         self.jobs: list[Any] = []
         self.flags: list[Path] = []
         try:
-            self.executor = submitit.AutoExecutor(folder=order.root / "slurm", cluster="slurm")
+            self.executor = submitit.AutoExecutor(folder=self.store.slurm_folder, cluster="slurm")
             self.executor.update_parameters(name="crossframe", **settings(self.options.extra))
         except (RuntimeError, ValueError, TypeError, NameError) as error:
             fix = "see submitit's AutoExecutor.update_parameters, or choose another engine"
@@ -78,7 +78,7 @@ class SlurmEngine(Engine):
 
     def _flag(self) -> Path:
         """A file that a task takes away when the disk is full: that needs no room."""
-        path = self.order.root / "slurm" / f"room-{uuid.uuid4().hex}"
+        path = self.store.slurm_folder / f"room-{uuid.uuid4().hex}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         return path

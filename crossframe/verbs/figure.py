@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crossframe.errors import Problem, UserError
+from crossframe.files import own_path
 from crossframe.verbs.common import Tools, checked_spec, pass_tools, set_option
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def figure(
         save_as(made, out)
         click.echo(f"figure: {out.resolve()}")
         return
-    path = run.root / "report" / "figures" / name
+    path = own_path(run.root, "report", "figures") / name
     save(made, path)
     click.echo(f"figure: {path.resolve()}.pdf, .png")
 

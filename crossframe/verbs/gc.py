@@ -23,11 +23,12 @@ def gc(folder: Path, dry_run: bool, orphans: bool, stages: bool) -> None:
     from rich.progress import track
 
     from ablations.health import open_run, told
-    from ablations.leftovers import find
+    from ablations.leftovers import at_work, find
 
     store = open_run(folder)
     console = Console(soft_wrap=True)
     quiet = not console.is_terminal
+    busy = " and ".join(map(str, at_work(store))) if stages else ""
     found = list(find(store, orphans=orphans, stages=stages))
     gone, kept, verb = 0, 0, "would remove" if dry_run else "removed"
     for item in track(found, "removing", console=console, transient=True, disable=quiet):
@@ -39,4 +40,6 @@ def gc(folder: Path, dry_run: bool, orphans: bool, stages: bool) -> None:
     click.echo(
         f"{verb} {len(found) - kept} things, {decimal(gone)}" if found else "nothing to remove"
     )
+    if busy:
+        click.echo(f"kept: stages and scratch, in use by {busy}. Run gc again when that has ended")
     sys.exit(1 if kept else 0)
