@@ -24,6 +24,8 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 # Every 700 new objects is too often while modules are imported: nothing of theirs is garbage.
 gc.set_threshold(100_000)
 
+INTERRUPTED = 130
+
 VERBS: Mapping[str, str] = {
     "clips": "crossframe.verbs.clips:clips",
     "describe": "crossframe.verbs.listing:describe",
@@ -60,7 +62,10 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb; what it raises for the user is told line by line, with exit code 2."""
+        """Run a verb; what it raises for the user is told line by line, with exit code 2.
+
+        An interrupt is told too, by its own words if it has any, and ends with 130.
+        """
         ctx.obj = ctx.obj or Tools()
         try:
             return super().invoke(ctx)
@@ -71,6 +76,9 @@ class _Commands(click.Group):
             if told is None:
                 raise
             _tell(ctx, told)
+        except KeyboardInterrupt as interrupt:
+            click.echo(f"\n{str(interrupt) or 'interrupted'}", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 def _tell(ctx: click.Context, error: UserError) -> NoReturn:

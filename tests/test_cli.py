@@ -64,6 +64,22 @@ def test_an_unknown_spec_exits_2(cli):
     assert "neither a file nor a shipped spec" in result.output
 
 
+def interrupted():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("plan", "s"), ("run", "s"), ("score", "--edited", "v"), ("tuned", "s", "t", "--clip", "c")],
+)
+def test_an_interrupt_ends_any_verb_with_130_and_a_line(cli, words):
+    result = CliRunner().invoke(main, words, obj=Tools(interrupted, fake_report))
+    assert result.exit_code == 130
+    assert result.output.startswith("\ninterrupted")
+    assert "Aborted" not in result.output
+    assert ("Resume with:\n  crossframe " in result.output) == (words[0] == "run")
+
+
 def test_plan_counts_states(cli):
     assert "3 cells: 3 run" in cli("plan", "tiny.yaml").output
     cli("run", "tiny.yaml", "--limit", "1")

@@ -301,6 +301,35 @@ def test_folders_of_a_run_stay_inside_it(clip, tmp_path):
     assert clip_slug(clip)[0] not in "-."
 
 
+OUTS = {
+    "file": (2, "Choose another folder: a "),
+    "file/sub": (2, "Choose another folder: a part of this path is a file"),
+    "nowhere": (0, "Choose another folder: a file or a link to nothing has this name"),
+    "circle": (2, "Choose another folder: "),
+    "x" * 300: (2, "File name too long. Choose a shorter name"),
+}
+"""A run folder that cannot be one: what `plan` ends with, and what is told."""
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_a_run_folder_that_cannot_be_one(out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(GOOD)
+    Path("file").write_text("mine")
+    Path("nowhere").symlink_to("nothing")
+    Path("circle").symlink_to("circle")
+    there = sorted(tmp_path.iterdir())
+    for verb, code in (("plan", OUTS[out][0]), ("run", 2)):
+        words = [verb, "s.yaml", "--out", out]
+        result = CliRunner().invoke(main, words, obj=Tools(fake_parts, fake_report))
+        assert result.exit_code == code, result.exception
+        if code:
+            assert "1 problem:" in result.output
+            assert OUTS[out][1] in result.output.splitlines()[-1]
+    assert Path("file").read_text() == "mine"
+    assert sorted(tmp_path.iterdir()) == there
+
+
 def test_hostile_texts_reach_the_terminal_as_one_plain_line():
     problem = Problem("a\nb", "\x1b[2J\u202e\ud800", "\t", "ü")
     assert str(problem) == "a\\nb: \\x1b[2J\\u202e\\ud800 (allowed: \\t). ü"

@@ -15,6 +15,7 @@ from ablations.store import Store
 from crossframe.errors import Problem, UserError
 from crossframe.keys import derive_seed
 from crossframe.registry import Entry, Registry
+from crossframe.verbs.common import plan_line
 
 SPEC = spec_text(name="planned", base={}, seeds={"count": 3}, metrics=["brightness"])
 
@@ -138,6 +139,34 @@ def test_time_is_unknown_without_precedent_and_the_median_with(plan):
     assert plan().seconds is None  # nothing is known of the sentinel yet
     write(plan.store, first.cells[0], cost={"seconds": 0.5})
     assert plan().seconds == pytest.approx(3 * 2.0 + 6 * 2.0 + 0.5)
+
+
+def test_cells_that_are_only_scored_take_the_median_of_scoring(plan):
+    cells = plan().cells
+    for cell, seconds in zip(cells, (3.0, 1.0, 5.0), strict=False):
+        write(plan.store, cell, metric_keys={}, cost={"seconds": 9.0, "scoring_seconds": seconds})
+    for cell in cells[3:]:
+        write(plan.store, cell)
+    again = plan()
+    assert again.counts()["score"] == 3
+    assert again.seconds == pytest.approx(3.0 + 2 * 3.0)  # of `source`, and of `individual`
+    for cell in cells:
+        write(plan.store, cell, metric_keys={})
+    assert plan().seconds is None
+
+
+def test_a_changed_result_is_scored_again_and_that_is_told(plan):
+    cell = plan().cells[0]
+    write(plan.store, cell)
+    plan.store.write_sample(cell.key, {"schema": 1, "key": cell.key})
+    assert plan().states[0] == "cached"
+    assert "damaged" not in plan_line(plan())
+    path = plan.store.cell_folder(cell.key) / "result.json"
+    path.write_text(path.read_text().replace("2.0", "1.0"), encoding="utf-8")
+    again = plan()
+    assert (again.states[0], again.reasons[0]) == ("score", "its result.json is damaged")
+    assert "score (1 cells): its result.json is damaged" in plan_text(again)
+    assert plan_line(again).endswith("; 1 damaged result to be made again")
 
 
 def test_a_bad_clip_is_skipped_with_the_reason(plan):

@@ -79,9 +79,14 @@ def checked_spec(
 
 def plan_line(plan: Plan) -> str:
     """A plan in one line."""
+    from ablations.plan import SPOILT
+
     counts = plan.counts()
     shown = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return f"{len(plan.cells)} cells: {shown}; time: {_about(plan.seconds)}"
+    damaged = sum(reason == SPOILT for reason in plan.reasons)
+    told = f"; {damaged} damaged result{'s' if damaged > 1 else ''} to be made again"
+    line = f"{len(plan.cells)} cells: {shown}; time: {_about(plan.seconds)}"
+    return line + told if damaged else line
 
 
 def _about(seconds: float | None) -> str:
@@ -100,6 +105,10 @@ TROUBLES: Mapping[int, str] = {
     errno.EROFS: "Choose another folder with --out",
     errno.EACCES: "Choose another folder, or have its permissions changed",
     errno.EPERM: "Choose another folder, or have its permissions changed",
+    errno.EEXIST: "Choose another folder: a file or a link to nothing has this name",
+    errno.ENOTDIR: "Choose another folder: a part of this path is a file",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.ELOOP: "Choose another folder: links lead round in a circle",
 }
 
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from ablations.engines.base import Engine, EngineOptions
     from ablations.run import Outcome
 
-INTERRUPTED = 130
-
 
 @click.command()
 @spec_argument
@@ -80,14 +78,14 @@ def run(
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores the first for background jobs
         signal.signal(number, signal.default_int_handler)
     console = Console()
-    parts = tools.parts()
-    checked = checked_spec(spec, overrides, parts, max_cells)
-    folder = out or default_out(checked.spec)
-    store = Store(folder)
-    wanted = threads or checked.spec.threads or share_of_cores(jobs)
-    options = EngineOptions(jobs, wanted, address, settings(extra))
-    needed = None
+    folder, needed = out, None
     try:
+        parts = tools.parts()
+        checked = checked_spec(spec, overrides, parts, max_cells)
+        folder = out or default_out(checked.spec)
+        store = Store(folder)
+        wanted = threads or checked.spec.threads or share_of_cores(jobs)
+        options = EngineOptions(jobs, wanted, address, settings(extra))
         plan = make_plan(checked, store, parts, retry)
         needed = plan.bytes
         console.print(plan_line(plan), markup=False)
@@ -96,9 +94,8 @@ def run(
         tell_outcome(outcome, folder)
         show_report(tools, folder)
     except KeyboardInterrupt:
-        kept = "interrupted; finished cells are kept. Resume with:"
-        click.echo(f"\n{kept}\n  {resume_command(folder)}", err=True)
-        sys.exit(INTERRUPTED)
+        kept = f"interrupted; finished cells are kept. Resume with:\n  {resume_command(folder)}"
+        raise KeyboardInterrupt(kept) from None
     except OSError as error:
         told = trouble(error, folder, needed, resume_command(folder))
         if told is None:
@@ -135,10 +132,10 @@ def settings(texts: tuple[str, ...]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def resume_command(folder: Path) -> str:
-    """The command that goes on: the one that was given, with its run folder."""
+def resume_command(folder: Path | None) -> str:
+    """The command that goes on: the one that was given, with its run folder where it is known."""
     words = ["crossframe", *sys.argv[1:]]
-    if not any(word == "--out" or word.startswith("--out=") for word in words):
+    if folder and not any(word == "--out" or word.startswith("--out=") for word in words):
         words += ["--out", str(folder)]
     return shlex.join(words)
 
