@@ -14,8 +14,9 @@ from ablations.stage_versions import stage_file, stage_key
 from ablations.store import Store
 from crossframe.errors import UserError
 from crossframe.files import size_of
+from crossframe.flow.table import flow_identity
 from crossframe.keys import identity
-from metrics.identity import FLOW_NEEDS, flow_identity
+from metrics.identity import FLOW_NEEDS
 
 if TYPE_CHECKING:
     from ablations.cards import ClipCard

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from crossframe.flow.estimators import FlowEstimator, both_ways, load_estimator
 from crossframe.flow.fields import FlowFields
-from crossframe.flow.table import FLOWS
+from crossframe.flow.table import FLOWS, flow_identity
 from methods.base import Shared
-from metrics.identity import flow_identity
 
 
 class LateEstimator:

@@ -68,7 +68,7 @@ METHODS = Registry(
                 "config": "methods.fresco.config:FrescoConfig",
                 "needs_backbone": True,
                 "source": "FRESCO, CVPR 2024, arXiv 2403.12962",
-                "version": 1,
+                "version": 2,
             },
         ),
         "rerender": Entry(
@@ -78,7 +78,7 @@ METHODS = Registry(
                 "config": "methods.rerender.config:RerenderConfig",
                 "needs_backbone": True,
                 "source": "Rerender-A-Video, SIGGRAPH Asia 2023, arXiv 2306.07954, in parts",
-                "version": 1,
+                "version": 2,
             },
         ),
         "svd": Entry(

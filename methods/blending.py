@@ -6,6 +6,7 @@ picture is in the result. Colours are treated in CIE Lab (L in 0..100).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -16,6 +17,8 @@ Picture = np.ndarray[Any, Any]
 
 GRADIENT_WEIGHTS = (2.5, 0.5, 0.5)
 """Weights of gradients against colours in L, a, b: the released settings of FRESCO and Rerender."""
+
+FLAT = 1e-3  # deviation of a Lab channel below which it has no structure but rounding
 
 
 def second_share(visible_first: Picture, visible_second: Picture, position: float) -> Picture:
@@ -34,17 +37,22 @@ def mix(first: Picture, second: Picture, share: Picture) -> Picture:
     return first + share[..., None] * (second - first)
 
 
-def with_contrast_of(mixed: Picture, first: Picture, second: Picture, position: float) -> Picture:
-    """Give each Lab channel of a picture the mean and deviation of two others, interpolated.
+def histogram_mix(
+    first: Picture, second: Picture, share: Picture, ends: Sequence[Picture], position: float
+) -> Picture:
+    """Return a mix whose colours are spread as those of two pictures, interpolated.
 
-    A mean of two pictures that do not fit exactly is paler than both; this is undone to the second
-    moment, after histogram-preserving blending (Heitz and Neyret 2018). position: in [0, 1].
+    Histogram-preserving blending (Heitz and Neyret 2018), with the histogram of a Lab channel taken
+    as its mean and deviation, as FRESCO's released blending does: both pictures are brought to one
+    histogram, mixed there, and the mix to that of the result. So neither a difference in tone shows
+    as a seam, nor does a mix of what does not fit exactly become pale.
+
+    ends: the two pictures whose histograms count. position: in [0, 1], from the one to the other.
     """
-    lab = _to_lab(mixed)
-    ends = [_moments(_to_lab(picture)) for picture in (first, second)]
-    mean, deviation = (one + position * (two - one) for one, two in zip(*ends, strict=True))
-    own_mean, own_deviation = _moments(lab)
-    return _to_rgb((lab - own_mean) / np.maximum(own_deviation, 1e-6) * deviation + mean)
+    mixed = mix(*(_standardised(_to_lab(picture)) for picture in (first, second)), share)
+    moments = [_moments(_to_lab(picture)) for picture in ends]
+    mean, deviation = (one + position * (two - one) for one, two in zip(*moments, strict=True))
+    return _to_rgb(_standardised(mixed) * deviation + mean)
 
 
 def poisson(mixed: Picture, first: Picture, second: Picture, share: Picture) -> Picture:
@@ -85,6 +93,12 @@ def _divergence(across: Picture, down: Picture) -> Picture:
 
 def _moments(lab: Picture) -> tuple[Picture, Picture]:
     return lab.mean((0, 1)), lab.std((0, 1))
+
+
+def _standardised(lab: Picture) -> Picture:
+    """Mean 0 and deviation 1 in each channel; what varies less than can be seen counts as flat."""
+    mean, deviation = _moments(lab)
+    return (lab - mean) / np.maximum(deviation, FLAT)
 
 
 def _to_lab(picture: Picture) -> Picture:

@@ -20,6 +20,12 @@ class KeyFrames(Options):
         description="key frames are added, most changed first, until no gap is longer; "
         "equal to min: every min-th frame, so that 1 and 1 draw all frames",
     )
+    change: Literal["blurred", "plain"] = Field(
+        default="blurred",
+        description="distance of two frames: blurred, the mean squared difference at short side "
+        "512 under a Gaussian of 9 x 9 pixels, as released; plain, the L2 distance, as the paper "
+        "writes",
+    )
     last: bool = Field(
         default=True,
         description="the last frame is a key frame; the released FRESCO leaves it out where min "

@@ -1,12 +1,12 @@
 """Key frames by how much the picture changes, after FRESCO (arXiv 2403.12962, Algorithm 1).
 
-The algorithm measures change as the released code does: mean squared difference of consecutive
-frames, resized and blurred, where the paper writes the L2 distance of the frames.
+The released code measures change by the mean squared difference of consecutive frames, resized and
+blurred; the paper writes the L2 distance of the frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -32,7 +32,7 @@ def choose_keyframes(frames: np.ndarray, options: KeyFrames) -> tuple[int, ...]:
     if options.min == options.max:
         spaced = range(0, count, options.min)
         return tuple(sorted({*spaced, count - 1})) if options.last else tuple(spaced)
-    return greedy_keyframes(frame_changes(frames), options.min, options.max)
+    return greedy_keyframes(CHANGES[options.change](frames), options.min, options.max)
 
 
 def greedy_keyframes(changes: Sequence[float], shortest: int, longest: int) -> tuple[int, ...]:
@@ -66,6 +66,22 @@ def frame_changes(frames: np.ndarray) -> list[float]:
             changes.append(float(np.mean(np.square(now - before), dtype=np.float64)))
         before = now
     return changes
+
+
+def plain_changes(frames: np.ndarray) -> list[float]:
+    """Return how much each frame differs from the one before, 0 for the first: the L2 distance.
+
+    frames: (f, h, w, 3) uint8 RGB; the distance is of values in [0, 1].
+    """
+    scaled = frames.astype(np.float64) / 255
+    return [0.0, *(float(np.linalg.norm(b - a)) for a, b in pairwise(scaled))]
+
+
+CHANGES: Mapping[str, Callable[[np.ndarray], list[float]]] = {
+    "blurred": frame_changes,
+    "plain": plain_changes,
+}
+"""Measures of change by name: (f, h, w, 3) uint8 RGB -> one number per frame."""
 
 
 def _prepared(frame: np.ndarray) -> np.ndarray:

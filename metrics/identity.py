@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from crossframe.flow.table import FLOWS
+from crossframe.flow.table import flow_identity
 from crossframe.weights import networks_identity
 
 FLOW_NEEDS = {"flow", "estimator"}
@@ -29,10 +29,3 @@ def score_identity(
     if FLOW_NEEDS & set(needs):
         made["estimator"] = flow_identity(flow)
     return made
-
-
-def flow_identity(name: str) -> dict[str, Any]:
-    """Return name, version and networks of an estimator of `FLOWS`; UserError for other names."""
-    extra = FLOWS.entry(name).extra
-    networks = networks_identity(extra.get("networks", ()))
-    return {"name": name, "version": extra.get("version", 1), "networks": networks}

@@ -16,10 +16,14 @@ FOLDER = Path(__file__).parent / "golden" / "fresco"
 
 @dataclass(frozen=True)
 class Golden:
-    """One case: tensors by name, greatest allowed difference by output, and its settings."""
+    """One case: tensors by name, greatest allowed difference by output, and its settings.
+
+    weights: of the layer, where there is one.
+    """
 
     input: dict[str, Tensor]
     output: dict[str, Tensor]
+    weights: dict[str, Tensor]
     tolerance: dict[str, float]
     config: dict[str, Any]
 
@@ -38,7 +42,7 @@ def golden(case: str) -> Golden:
     with safe_open(path, "pt") as file:
         about = {k: json.loads(file.metadata()[k]) for k in ("tolerances", "config")}
     return Golden(
-        *(_under(tensors, kind) for kind in ("input/", "output/")),
+        *(_under(tensors, kind) for kind in ("input/", "output/", "weights/")),
         tolerance=_under(about["tolerances"], "output/"),
         config=about["config"],
     )

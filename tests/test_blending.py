@@ -10,10 +10,10 @@ from scipy.sparse.linalg import spsolve
 
 from methods.blending import (
     GRADIENT_WEIGHTS,
+    histogram_mix,
     mix,
     poisson,
     second_share,
-    with_contrast_of,
 )
 
 HEIGHT, WIDTH = 9, 12
@@ -45,7 +45,8 @@ def test_linear_mix():
 @pytest.mark.parametrize("position", [0.0, 0.3, 1.0])
 def test_contrast_is_between_that_of_the_ends(position):
     one, two = picture(0), picture(1, 0.4, 0.6)
-    got = lab(with_contrast_of((one + two) / 2, one, two, position))
+    share = np.full((HEIGHT, WIDTH), 0.5, np.float32)
+    got = lab(histogram_mix(one, two, share, (one, two), position))
     for moment in (np.mean, np.std):
         ends = [moment(lab(end), axis=(0, 1)) for end in (one, two)]
         expected = (1 - position) * ends[0] + position * ends[1]
@@ -53,8 +54,20 @@ def test_contrast_is_between_that_of_the_ends(position):
 
 
 def test_a_picture_keeps_its_own_contrast():
+    one, share = picture(0), np.full((HEIGHT, WIDTH), 0.5, np.float32)
+    np.testing.assert_allclose(histogram_mix(one, one, share, (one, one), 0.5), one, atol=2e-3)
+
+
+def test_a_difference_in_tone_leaves_no_seam():
+    """The same scene, paler and brighter: wherever either is taken, the result is that scene."""
     one = picture(0)
-    np.testing.assert_allclose(with_contrast_of(one, one, one, 0.5), one, atol=2e-3)
+    middle = lab(one).mean((0, 1))
+    tinted = 0.5 * (lab(one) - middle) + middle + np.array([5, 1, -1], np.float32)
+    pale = cv2.cvtColor(tinted.astype(np.float32), cv2.COLOR_LAB2RGB)
+    share = np.zeros((HEIGHT, WIDTH), np.float32)
+    share[:, WIDTH // 2 :] = 1
+    got = histogram_mix(one, pale, share, (one, pale), 0.0)
+    np.testing.assert_allclose(lab(got), lab(one), atol=2 * ROUNDING)
 
 
 def test_one_source_is_left_as_it_is():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pkgutil import resolve_name
 from typing import Any
 
 import diffusers.schedulers.scheduling_ddpm as ddpm_module
@@ -14,7 +15,10 @@ from pydantic import ValidationError
 from tiny_backbone import SCHEDULER, SIZE, tiny_backbone
 from torch import Tensor
 
-from crossframe.errors import UserError
+from ablations.check import load_spec
+from ablations.shipped import shipped_parts
+from crossframe.errors import NotAvailable, UserError
+from crossframe.verbs.common import find_spec
 from methods import METHODS, method_config
 from methods.backbones import Backbone, decode_latents, encode_frames, encode_prompts
 from methods.base import SampleRequest
@@ -25,6 +29,7 @@ from methods.fresco.reference import kept_inputs, source_features
 from methods.fresco.sampler import prepared, sample
 from methods.networks import Networks
 from methods.noise import frame_noise
+from methods.options import merge
 
 QUICK = {
     "steps": 4,
@@ -38,6 +43,7 @@ PLAIN = {
     "spatial_attention": {"on": False},
     "temporal_attention": {"on": False},
     "loss": {"spatial": 0.0, "temporal": 0.0},
+    "encode": "mode",
 }
 
 
@@ -73,6 +79,10 @@ def make_request(f: int, *, still: bool = False, seed: int = 5) -> SampleRequest
         frames = frames[:1].repeat(f, 1, 1, 1)
     controls = {"edges": frames.flip(-1)}
     return SampleRequest(frames, "a red star", controls=controls, seed=seed, truth=still_truth(f))
+
+
+def opened_run(backbone: Backbone, request: SampleRequest, config: FrescoConfig):
+    return prepared(backbone, request, config, range(len(request.frames)))
 
 
 def run(backbone: Backbone, request: SampleRequest, config: FrescoConfig) -> Tensor:
@@ -120,57 +130,116 @@ def test_the_networks_are_left_as_they_came(backbone):
     assert not any(module._forward_pre_hooks for module in backbone.unet.modules())
 
 
+def test_clean_latents_are_never_clipped(backbone):
+    """As in the released step; a scheduler's file that is silent means clipping to diffusers."""
+    silent = {name: value for name, value in SCHEDULER.items() if name != "clip_sample"}
+    request, config = make_request(2), make_config(PLAIN)
+    assert make_ddpm_schedule(silent, 4).clip is not None
+    found = run(replace(backbone, scheduler_config=silent), request, config)
+    assert torch.equal(found, run(backbone, request, config))
+
+
+# --- frames as latents ---------------------------------------------------------------------------
+
+
+def test_the_source_is_drawn_from_its_posterior_once(backbone, monkeypatch):
+    request, config = make_request(6), make_config({"batch": 4})
+    shape = (4, SIZE // 2, SIZE // 2)
+    noise = frame_noise(request.seed, ("encoding",), 6, shape, 0.0)
+    with torch.no_grad(), opened_run(backbone, request, config) as state:
+        assert torch.equal(state.clean, encode_frames(backbone, request.frames, noise))
+    seen: list[int] = []
+
+    def count(backbone, frames, noise=None):
+        seen.append(len(frames))
+        return encode_frames(backbone, frames, noise)
+
+    monkeypatch.setattr("methods.fresco.parts.encode_frames", count)
+    run(backbone, request, config)
+    assert seen == [6]
+
+
+def test_the_mode_and_draws_of_the_posterior_differ_at_the_start_and_after_smoothing(backbone):
+    request = make_request(3)
+    smooth = {"strength": 1.0, "smoothing": {"saliency": "exact", "pixels": [0, 1]}}
+    for base in (PLAIN, {**PLAIN, **smooth}):
+        one, other = (run(backbone, request, make_config(base, {"encode": x})) for x in MODES)
+        assert not torch.equal(one, other)
+    free = {**PLAIN, "strength": 1.0}
+    one, other = (run(backbone, request, make_config(free, {"encode": x})) for x in MODES)
+    assert torch.equal(one, other)
+
+
+MODES = ("mode", "sample")
+
+
 # --- five switches -------------------------------------------------------------------------------
 
-OFF = {"loss": {"spatial": 0.0, "temporal": 0.0}}
-SWITCHES = {
-    "spatial_attention": {"spatial_attention": {"on": True}},
-    "temporal_attention": {"temporal_attention": {"on": True}},
-    "loss.spatial": {"loss": {"spatial": 100.0}},
-    "loss.temporal": {"loss": {"temporal": 2.0}},
-}
 TABLE2 = {
-    "baseline": (),
-    "temporal": ("temporal_attention", "loss.temporal"),
-    "spatial": ("spatial_attention", "loss.spatial"),
-    "attention": ("temporal_attention", "spatial_attention"),
-    "optimisation": ("loss.temporal", "loss.spatial"),
-    "full": tuple(SWITCHES),
+    "baseline": set(),
+    "w/ temp": {"temporal_attention.on", "loss.temporal"},
+    "w/ spat": {"spatial_attention.on", "loss.spatial"},
+    "w/ attn": {"temporal_attention.on", "spatial_attention.on"},
+    "w/ opt": {"loss.temporal", "loss.spatial"},
+    "full": {"temporal_attention.on", "spatial_attention.on", "loss.temporal", "loss.spatial"},
+}
+PARTS = {
+    "spatial_attention.on": ("methods.fresco.attention", "spatial_queries"),
+    "temporal_attention.on": ("methods.fresco.attention", "temporal_outputs"),
+    "loss.spatial": ("methods.fresco.optimise", "add_spatial_gradient"),
+    "loss.temporal": ("methods.fresco.temporal.Temporal", "build"),
 }
 
 
-def table2(row: str) -> FrescoConfig:
-    chosen = [SWITCHES[name] for name in TABLE2[row]]
-    return make_config({**PLAIN, "attention": {"pattern": "full"}}, *chosen)
+@pytest.fixture(scope="module")
+def table2() -> dict[str, Mapping[str, Any]]:
+    rows = load_spec(find_spec("fresco-table2"), (), shipped_parts()).rows
+    return {row.label: row.config for row in rows if row.method == "fresco"}
 
 
-@pytest.mark.parametrize("row", TABLE2)
-def test_a_switch_turns_on_its_part_and_no_other(backbone, row):
-    config, request = table2(row), make_request(3)
-    with torch.no_grad(), prepared(backbone, request, config) as state:
-        parts = batch_parts(backbone, state, request, config, [0, 1, 2])
-        guide = next(iter(parts.guides(0, 999).values()))
-    on = {
-        "spatial_attention": guide.query is not None,
-        "temporal_attention": guide.output is not None,
-        "loss.spatial": config.loss.spatial > 0,
-        "loss.temporal": config.loss.temporal > 0,
-    }
-    assert {name for name, value in on.items() if value} == set(TABLE2[row])
-    assert guide.tokens is not None
-    assert config.loss.active == any(name.startswith("loss") for name in TABLE2[row])
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        inner = isinstance(value, Mapping)
+        found |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found
 
 
-def test_every_switch_changes_the_result(backbone):
-    request = make_request(3)
-    found = [run(backbone, request, table2(row)) for row in TABLE2]
-    for i, one in enumerate(found):
-        assert not any(torch.equal(one, other) for other in found[:i])
+def test_rows_of_table_2_differ_in_their_switches_alone(table2):
+    assert table2.keys() == TABLE2.keys()
+    baseline = flat(table2["baseline"])
+    for row, switches in TABLE2.items():
+        config = flat(table2[row])
+        assert {name for name in config if config[name] != baseline[name]} == switches
+
+
+def test_a_switch_runs_its_part_and_no_other(backbone, table2, monkeypatch):
+    """The sampler is watched: what each row of Table 2 builds and what it leaves out."""
+    seen: set[str] = set()
+
+    def watch(name: str, original):
+        def call(*args, **options):
+            seen.add(name)
+            return original(*args, **options)
+
+        return call
+
+    for name, (place, part) in PARTS.items():
+        original = getattr(resolve_name(place), part)
+        monkeypatch.setattr(f"{place}.{part}", watch(name, original))
+    request, results = make_request(3), []
+    small = {"steps": 4, "controls": [], "loss": {"layers": [0, 1], "iterations": 1}}
+    for row, switches in TABLE2.items():
+        seen.clear()
+        config = FrescoConfig.model_validate(merge(table2[row], small))
+        results.append(run(backbone, request, config))
+        assert seen == switches
+        assert not any(torch.equal(results[-1], other) for other in results[:-1])
 
 
 def test_guidance_has_its_steps_and_timesteps(backbone):
     config, request = make_config({"steps": 20}), make_request(2)
-    with torch.no_grad(), prepared(backbone, request, config) as state:
+    with torch.no_grad(), opened_run(backbone, request, config) as state:
         parts = batch_parts(backbone, state, request, config, [0, 1])
         guides = [
             next(iter(parts.guides(index, timestep).values()))
@@ -183,11 +252,27 @@ def test_guidance_has_its_steps_and_timesteps(backbone):
 
 def test_levels_of_guidance_are_those_asked_for(backbone):
     config = make_config({"spatial_attention": {"levels": [1]}})
-    with torch.no_grad(), prepared(backbone, make_request(2), config) as state:
+    with torch.no_grad(), opened_run(backbone, make_request(2), config) as state:
         parts = batch_parts(backbone, state, make_request(2), config, [0, 1])
         guide = next(iter(parts.guides(0, 999).values()))  # tiny up blocks attend at level 0 only
     assert guide.query is None
     assert guide.output is not None
+
+
+@pytest.mark.parametrize(
+    ("attention", "share"),
+    [
+        ({"tokens": "unseen"}, 1 / 3),  # nothing is hidden: the first frame alone
+        ({"tokens": "all"}, 1.0),
+        ({"pattern": "first"}, 1 / 3),
+        ({"pattern": "first+previous"}, (1 + 1 + 2) / 9),
+    ],
+)
+def test_the_share_of_attended_tokens_is_noted(backbone, attention, share):
+    notes: dict[str, Any] = {}
+    request = replace(make_request(3), note=notes.__setitem__)
+    run(backbone, request, make_config(PLAIN, {"attention": {"pattern": "full", **attention}}))
+    assert notes["attended_tokens"] == pytest.approx(share)
 
 
 # --- background ----------------------------------------------------------------------------------
@@ -296,7 +381,7 @@ def test_source_features_come_from_one_plain_call(backbone):
     config, request = make_config({"controls": ["edges"]}), make_request(2)
     clean = encode_frames(backbone, request.frames)
     noise = torch.randn_like(clean)
-    with torch.no_grad(), prepared(backbone, request, config) as state:
+    with torch.no_grad(), opened_run(backbone, request, config) as state:
         layers = state.networks.unet.layers
         found = source_features(state.networks, clean, noise, 1, 0.9, layers=layers, blocks=[0, 1])
         text = state.networks.text.repeat_interleave(2, 0)
@@ -335,6 +420,8 @@ def test_presets_are_those_documented():
         ({"temporal_attention": {"timesteps": [900, 100]}}, "lowest, highest"),
         ({"controls": ["edges", "edges"]}, "twice"),
         ({"batch": 2}, "greater than or equal to 3"),
+        ({"spatial_attention": {"levels": [1, 2]}}, "levels has 2, but attention.levels only 0, 1"),
+        ({"temporal_attention": {"levels": [3]}}, "temporal_attention.levels has 3"),
     ],
 )
 def test_impossible_options_are_refused(override, message):
@@ -353,3 +440,68 @@ def test_impossible_requests_are_told_all_at_once(backbone):
     assert "controls: depth" in text
     with pytest.raises(UserError, match="no exact flow"):
         run(backbone, replace(make_request(2), truth={}), make_config())
+
+
+@pytest.mark.parametrize("guidance", [{"on": False, "levels": [2]}, {"levels": [0]}])
+def test_levels_of_guidance_that_are_off_or_take_part_are_allowed(guidance):
+    make_config({"spatial_attention": guidance})
+    make_config({"attention": {"levels": None}, "temporal_attention": {"levels": [3]}})
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+
+def sized(f: int, height: int, width: int) -> SampleRequest:
+    frames = torch.rand(f, 3, height, width, generator=torch.Generator().manual_seed(2))
+    flow, hidden = torch.ones(f - 1, 2, height, width), torch.zeros(f - 1, height, width).bool()
+    names = ("flow_forward", "flow_backward", "occluded_forward", "occluded_backward")
+    truth = dict(zip(names, (flow, -flow, hidden, hidden), strict=True))
+    return SampleRequest(frames, "", truth=truth)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (28, 16)])
+def test_frames_need_not_be_square(backbone, height, width):
+    config = make_config({"keyframes": {"min": 2, "max": 2}, "smoothing": {"pixels": None}})
+    found = run(backbone, sized(4, height, width), config)
+    assert found.shape == (4, 3, height, width)
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "multiple"),
+    [
+        ({"loss": {"layers": [1]}, "attention": {"levels": [0]}}, None),
+        ({"loss": {"layers": [0, 1]}, "attention": {"levels": [0]}}, 4),
+        ({"loss": {"layers": [1]}, "attention": {"levels": None}}, 4),
+        (
+            {"loss": {"layers": [0], "spatial": 0, "temporal": 0}, "attention": {"levels": [0]}},
+            None,
+        ),
+    ],
+)
+def test_sides_divide_into_the_features_that_meet_the_flow(backbone, options, multiple):
+    """16x9 in small: 18 pixels are 9 latents, which have no even half."""
+    request, config = sized(2, 18, 32), make_config(options)
+    if multiple is None:
+        assert run(backbone, request, config).shape == (2, 3, 18, 32)
+    else:
+        with pytest.raises(UserError, match=f"multiples of {multiple}"):
+            run(backbone, request, config)
+
+
+# --- EbSynth -------------------------------------------------------------------------------------
+
+
+def test_an_absent_program_is_told_before_anything_is_drawn(backbone, monkeypatch):
+    """And only where it has something to paint."""
+    monkeypatch.setattr(Networks, "predict_part", undrawn)
+    absent = {"between": {"by": "ebsynth", "ebsynth": "/nowhere/ebsynth"}}
+    config = make_config(absent, {"keyframes": {"min": 2, "max": 2}})
+    with pytest.raises(NotAvailable, match="/nowhere/ebsynth"):
+        run(backbone, make_request(4), config)
+    with pytest.raises(AssertionError, match="drawn"):
+        run(backbone, make_request(4), make_config(absent))
+
+
+def undrawn(*args, **options):
+    raise AssertionError("drawn")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
-from safetensors import safe_open
-from safetensors.torch import load_file
+from fresco_golden import Golden, golden
 from torch import Tensor
 
 from methods.attention import (
@@ -31,33 +28,21 @@ from methods.fresco.attention import (
     unseen_tokens,
 )
 from methods.patterns import parse_pattern
-
-GOLDEN = Path(__file__).parent / "golden" / "fresco"
-
-
-def golden(case: str) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, float]]:
-    """Tensors, configuration and tolerances of a published case."""
-    path = GOLDEN / f"{case}.safetensors"
-    with safe_open(path, "pt") as file:
-        header = file.metadata()
-    return load_file(path), json.loads(header["config"]), json.loads(header["tolerances"])
-
+from methods.text_attention import TextAttentionProcessor
 
 # --- published outputs ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def published() -> tuple[Any, dict[str, Tensor], dict[str, Any], dict[str, float]]:
-    case, config, tolerances = golden("guided_attention")
+def published() -> tuple[Any, Golden]:
+    case = golden("guided_attention")
     attn = Attention(
-        query_dim=case["input/hidden_states"].shape[-1],
-        heads=config["heads"],
-        dim_head=config["dim_head"],
+        query_dim=case.input["hidden_states"].shape[-1],
+        heads=case.config["heads"],
+        dim_head=case.config["dim_head"],
     )
-    attn.load_state_dict(
-        {k.removeprefix("weights/"): v for k, v in case.items() if k.startswith("weights/")}
-    )
-    return attn.requires_grad_(False), case, config, tolerances
+    attn.load_state_dict(case.weights)
+    return attn.requires_grad_(False), case
 
 
 # name: (pattern, tokens of unseen parts only, spatial guidance, temporal guidance)
@@ -75,35 +60,42 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_attention_is_that_of_the_released_code(published, name):
-    attn, case, config, tolerances = published
+    attn, case = published
     pattern, unseen, spatial, temporal = CASES[name]
     paths = Paths(
-        case["input/fwd_mapping"][:, 0],
-        case["input/bwd_mapping"][:, 0],
-        case["input/interattn_mask"][:, 0],
+        case.input["fwd_mapping"][:, 0],
+        case.input["bwd_mapping"][:, 0],
+        case.input["interattn_mask"][:, 0],
     )
     guide = layer_guide(
-        token_lists(case["input/crossframe_mask"]) if unseen else None,
-        case["input/ref_hidden_states"] if spatial else None,
+        token_lists(case.input["crossframe_mask"]) if unseen else None,
+        case.input["ref_hidden_states"] if spatial else None,
         paths if temporal else None,
-        spatial=config["intraattn_scale_factor"],
-        temporal=config["interattn_scale_factor"],
+        spatial=case.config["intraattn_scale_factor"],
+        temporal=case.config["interattn_scale_factor"],
     )
     slot = CallSlot()
-    table = parse_pattern(pattern).table(config["f"])
-    slot.current = FrameCall(config["f"], table, guides={"layer": guide})
-    out = FrameAttentionProcessor(slot, "layer")(attn, case["input/hidden_states"])
-    expected = case[f"output/{name}"]
-    assert (out - expected).abs().max() <= tolerances[f"output/{name}"]
+    table = parse_pattern(pattern).table(case.config["f"])
+    slot.current = FrameCall(case.config["f"], table, guides={"layer": guide})
+    case.check(name, FrameAttentionProcessor(slot, "layer")(attn, case.input["hidden_states"]))
+
+
+def test_text_attention_is_that_of_the_released_code(published):
+    """Nothing guides it, whatever is on."""
+    attn, case = published
+    slot = CallSlot()
+    slot.current = FrameCall(case.config["f"], parse_pattern("full").table(case.config["f"]))
+    hidden, text = case.input["hidden_states"], case.input["encoder_hidden_states"]
+    case.check("attn2", TextAttentionProcessor(slot, "layer")(attn, hidden, text))
 
 
 @pytest.mark.parametrize("scale", [8, 16, 32])
 def test_tokens_are_chosen_as_in_the_released_code(scale):
-    case, _, _ = golden("crossframe_tokens")
-    occluded = case["input/bwd_occ"]
+    case = golden("crossframe_tokens")
+    occluded = case.input["bwd_occ"]
     height, width = (side // scale for side in occluded.shape[-2:])
     chosen = unseen_tokens(occluded[:-1], height, width)
-    assert torch.equal(chosen, case[f"output/mask_{scale}"])
+    assert torch.equal(chosen, case.output[f"mask_{scale}"])
 
 
 # --- closed forms --------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossframe.errors import NotAvailable
 from methods.base import SampleRequest
 from methods.fresco.between import fill_between, ways
 from methods.fresco.options import Correspondence
@@ -100,8 +99,16 @@ def test_a_program_paints(tmp_path: Path):
     assert torch.equal(filled[[1, 3]], torch.ones(2, 3, SIDE, SIDE))
 
 
-def test_an_absent_program_is_told_before_anything_is_drawn():
+def test_flow_is_estimated_between_neighbours_only(monkeypatch):
+    """From a frame to its two key frames, forth and back, and not between these."""
+    asked: list[int] = []
+
+    class Still:
+        def forward(self, frames):
+            asked.append(len(frames))
+            return torch.zeros(len(frames) - 1, 2, SIDE, SIDE)
+
+    monkeypatch.setattr("methods.fresco.correspondence.load_estimator", lambda *a: Still())
     frames, request = rolling(1)
-    options = Between(by="ebsynth", ebsynth="/nowhere/ebsynth")
-    with pytest.raises(NotAvailable, match="/nowhere/ebsynth"):
-        fill_between(request, (0, 4), frames[[0, 4]], EXACT, options)
+    fill_between(request, (0, 2), frames[[0, 2]], Correspondence(flow="dis"), LINEAR)
+    assert asked == [3, 3, 2, 2, 2, 2]  # frame 1 lies between two, frames 3 and 4 follow one

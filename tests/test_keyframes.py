@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from methods.keyframe_config import Between, KeyFrames
-from methods.keyframes import choose_keyframes, frame_changes, greedy_keyframes
+from methods.keyframes import choose_keyframes, frame_changes, greedy_keyframes, plain_changes
 
 GOLDEN = Path(__file__).parent / "golden" / "fresco"
 CASE = load_file(GOLDEN / "keyframes.safetensors")
@@ -35,6 +35,25 @@ def test_keys_are_those_of_the_released_code(name):
     else:
         keys = greedy_keyframes(CASE["output/err"].tolist(), shortest, longest)
     assert list(keys) == CASE[name].tolist()
+
+
+def test_the_papers_distance_is_that_of_the_frames_as_they_are():
+    """Frame 2 differs in one pixel's red by 255 levels and its green by 102, frame 1 in none."""
+    frames = np.zeros((3, 4, 6, 3), np.uint8)
+    frames[2, 1, 3] = (255, 102, 0)
+    assert plain_changes(frames) == pytest.approx([0, 0, np.hypot(1, 0.4)])
+
+
+def test_what_is_blurred_away_decides_by_the_distance_that_was_chosen():
+    """Fine grain comes at frame 2, half as strong a flat change at frame 4."""
+    frames = np.full((7, 512, 512, 3), 100, np.uint8)
+    frames[2:] += (np.indices((512, 512)).sum(0) % 2 * 60).astype(np.uint8)[..., None]
+    frames[4:] += 30
+    found = {
+        change: choose_keyframes(frames, KeyFrames(min=2, max=4, change=change))
+        for change in ("blurred", "plain")
+    }
+    assert found == {"blurred": (0, 4, 6), "plain": (0, 2, 6)}
 
 
 def test_keys_of_the_published_example():

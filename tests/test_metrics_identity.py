@@ -2,7 +2,8 @@ import pytest
 
 from crossframe.errors import UserError
 from metrics import METRICS
-from metrics.identity import flow_identity, score_identity
+from crossframe.flow.table import flow_identity
+from metrics.identity import score_identity
 
 FACTS = {"clip": ["weights", "preprocessing"], "source_prompt": "a dog", "fps": 8.0}
 

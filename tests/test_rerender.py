@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_fresco import make_request
+from test_fresco import make_request, sized, undrawn
 from tiny_backbone import SIZE, tiny_backbone
 
+from crossframe.errors import NotAvailable
 from methods import method_config
 from methods.backbones import Backbone
 from methods.fresco.options import Correspondence
+from methods.networks import Networks
 from methods.rerender.config import Fusion, RerenderConfig
 from methods.rerender.fusion import Carrier, carriers, nearest_source, shape_fusion
 from methods.rerender.sampler import sample
@@ -94,6 +96,32 @@ def test_attention_and_fusion_each_matter(backbone):
     assert full.shape == (3, 3, SIZE, SIZE)
     assert not torch.equal(full, run(backbone, request, fusion={"on": False}))
     assert not torch.equal(full, run(backbone, request, attention={"pattern": "individual"}))
+
+
+def test_an_absent_program_is_told_before_anything_is_drawn(backbone, monkeypatch):
+    monkeypatch.setattr(Networks, "predict_part", undrawn)
+    absent = {"by": "ebsynth", "ebsynth": "/nowhere/ebsynth"}
+    with pytest.raises(NotAvailable, match="/nowhere/ebsynth"):
+        run(backbone, make_request(4), between=absent, keyframes={"min": 2, "max": 2})
+
+
+def test_frames_need_not_be_square(backbone):
+    keyframes = {"min": 2, "max": 2}
+    assert run(backbone, sized(4, 16, 24), keyframes=keyframes).shape == (4, 3, 16, 24)
+
+
+def test_flow_to_the_anchor_is_estimated_once(monkeypatch):
+    asked: list[int] = []
+
+    class Still:
+        def forward(self, frames):
+            asked.append(len(frames))
+            return torch.zeros(len(frames) - 1, 2, SIZE, SIZE)
+
+    monkeypatch.setattr("methods.fresco.correspondence.load_estimator", lambda *a: Still())
+    size = SIZE // 2
+    carriers(make_request(3), [0, 1, 2], Correspondence(flow="dis"), "first", size, size)
+    assert asked == [2] * 4
 
 
 def test_defaults_are_the_published_ones():

@@ -16,7 +16,7 @@ from torch import Tensor
 from crossframe.checkpoints import require_no_code, require_plain_tensors
 from crossframe.errors import NotAvailable
 from crossframe.flow.fields import FlowFields, checked_flow, dis_forward
-from crossframe.flow.table import FLOWS
+from crossframe.flow.table import FLOWS, flow_networks
 from crossframe.weights import locate
 
 PairNetwork = Callable[[Tensor, Tensor], Tensor]
@@ -33,12 +33,13 @@ class FlowEstimator(Protocol):
         """(f, h, w, 3) uint8 RGB -> (p, 2, h, w) float32, from each frame to the next."""
 
 
-def load_estimator(name: str) -> FlowEstimator:
-    """Return the estimator called `name` in `FLOWS`.
+def load_estimator(name: str, device: torch.device | str = "cpu") -> FlowEstimator:
+    """Return the estimator called `name` in `FLOWS`; networks run on `device`.
 
     Raises UserError for other names, NotAvailable when its package or weights are absent.
     """
-    made: FlowEstimator = FLOWS.load(name)()
+    kind = FLOWS.load(name)
+    made: FlowEstimator = kind(device=device) if flow_networks(name) else kind()
     return made
 
 
@@ -64,22 +65,23 @@ class NetworkFlow:
 
     name, check, multiple = "", "sundaram", 8
 
-    def __init__(self, network: PairNetwork) -> None:
-        self.network = network
+    def __init__(self, network: PairNetwork, device: torch.device | str = "cpu") -> None:
+        """network: on `device`, where it is given its frames."""
+        self.network, self.device = network, device
 
     @torch.no_grad()
     def forward(self, frames: np.ndarray) -> Tensor:
-        """(f, h, w, 3) uint8 RGB -> (p, 2, h, w) float32; the border is repeated as padding."""
+        """(f, h, w, 3) uint8 RGB -> (p, 2, h, w) float32 on the CPU; padding repeats the border."""
         if len(frames) < 2:
             raise NotAvailable("optical flow", f"needs 2 frames or more, not {len(frames)}")
         height, width = frames.shape[1:3]
         pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
         bottom, right = -height % self.multiple, -width % self.multiple
-        padded = F.pad(pictures, (0, right, 0, bottom), mode="replicate")
+        padded = F.pad(pictures, (0, right, 0, bottom), mode="replicate").to(self.device)
         flows = [
             self.network(padded[t : t + 1], padded[t + 1 : t + 2]) for t in range(len(padded) - 1)
         ]
-        return torch.cat(flows)[..., :height, :width].float()
+        return torch.cat(flows)[..., :height, :width].float().cpu()
 
 
 class RaftFlow(NetworkFlow):
@@ -87,9 +89,11 @@ class RaftFlow(NetworkFlow):
 
     name, check, multiple = "raft", "sundaram", 8
 
-    def __init__(self, network: PairNetwork | None = None) -> None:
+    def __init__(
+        self, network: PairNetwork | None = None, device: torch.device | str = "cpu"
+    ) -> None:
         """Load the weights unless a network is given. Raises NotAvailable without them."""
-        super().__init__(network or _raft())
+        super().__init__(network or _raft(device), device)
 
 
 class GmFlow(NetworkFlow):
@@ -97,12 +101,14 @@ class GmFlow(NetworkFlow):
 
     name, check, multiple = "gmflow", "gmflow", 16
 
-    def __init__(self, network: PairNetwork | None = None) -> None:
+    def __init__(
+        self, network: PairNetwork | None = None, device: torch.device | str = "cpu"
+    ) -> None:
         """Load the weights unless a network is given. Raises NotAvailable without them."""
-        super().__init__(network or _gmflow())
+        super().__init__(network or _gmflow(device), device)
 
 
-def _raft() -> PairNetwork:
+def _raft(device: torch.device | str) -> PairNetwork:
     path = locate("raft")
     try:
         from torchvision.models.optical_flow import raft_large
@@ -112,11 +118,11 @@ def _raft() -> PairNetwork:
     require_plain_tensors(path, "raft")
     network = raft_large()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False).to(device)
     return lambda one, two: network(one * 2 - 1, two * 2 - 1, num_flow_updates=20)[-1]
 
 
-def _gmflow() -> PairNetwork:
+def _gmflow(device: torch.device | str) -> PairNetwork:
     path = locate("gmflow")
     try:
         import ptlflow
@@ -125,5 +131,5 @@ def _gmflow() -> PairNetwork:
         raise NotAvailable("gmflow", f"needs ptlflow: {error}", fix) from error
     require_no_code(path, "gmflow")
     network: Any = ptlflow.get_model("gmflow", ckpt_path=str(path))
-    network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False).to(device)
     return lambda one, two: network({"images": torch.stack((one, two), dim=1)})["flows"][:, 0]

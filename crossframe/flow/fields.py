@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -17,6 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossframe.errors import NotAvailable
+
+Padding = Literal["border", "zeros"]
+"""What lies outside of a picture: its border repeated, or zeros."""
 
 SMALLEST_SIDE = 16  # pixels; OpenCV's DIS refuses pictures much below this
 
@@ -48,8 +52,8 @@ class FlowFields:
         return self.pair_coverage.mean().item()
 
 
-def warp_backward(image: Tensor, flow: Tensor) -> Tensor:
-    """Sample (n, c, h, w) at x + flow(x), bilinear; outside, the border pixel is repeated.
+def warp_backward(image: Tensor, flow: Tensor, padding: Padding = "border") -> Tensor:
+    """Sample (n, c, h, w) at x + flow(x), bilinear; outside of the picture is `padding`.
 
     With `image` = frame t+1 and `flow` = (n, 2, h, w) of t -> t+1 the result shows frame t+1 as it
     would look at time t.
@@ -57,8 +61,9 @@ def warp_backward(image: Tensor, flow: Tensor) -> Tensor:
     x, y = _targets(flow)
     height, width = flow.shape[-2:]
     # align_corners=True puts -1 and 1 on the centres of the outermost pixels.
-    grid = torch.stack((2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1), dim=-1)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    across, down = max(width - 1, 1), max(height - 1, 1)
+    grid = torch.stack((2 * x / across - 1, 2 * y / down - 1), dim=-1)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode=padding, align_corners=True)
 
 
 def in_bounds(flow: Tensor) -> Tensor:
@@ -79,14 +84,14 @@ def consistent(flow: Tensor, reverse: Tensor) -> Tensor:
     return gap <= 0.01 * (flow.square().sum(1) + back.square().sum(1)) + 0.5
 
 
-def consistent_linear(flow: Tensor, reverse: Tensor) -> Tensor:
+def consistent_linear(flow: Tensor, reverse: Tensor, padding: Padding = "border") -> Tensor:
     """Forward-backward check of GMFlow's released code: (n, h, w) bool on the grid of `flow`.
 
     True where |F+B| <= 0.01 (|F| + |B'|) + 0.5, with B = `reverse` at the target of F and B' =
     `reverse` at the pixel itself. Stricter than `consistent` for fast motion: at 20 pixels a gap
-    of 0.9 passes instead of 2.9. Same arguments.
+    of 0.9 passes instead of 2.9. Same arguments; padding: what B is outside of the picture.
     """
-    gap = (flow + warp_backward(reverse, flow)).square().sum(1).sqrt()
+    gap = (flow + warp_backward(reverse, flow, padding)).square().sum(1).sqrt()
     lengths = flow.square().sum(1).sqrt() + reverse.square().sum(1).sqrt()
     return gap <= 0.01 * lengths + 0.5
 

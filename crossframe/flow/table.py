@@ -1,12 +1,16 @@
 """Estimators of optical flow by name. Torch-free.
 
-`extra` holds `networks` (names of `crossframe.weights.NETWORKS`, which enter the keys of scores),
-`check`, the forward-backward check that goes with the estimator, and `version`.
+`extra` holds `networks` (names of `crossframe.weights.NETWORKS`, which enter keys; an estimator
+with networks is called with the `device` to run on), `check`, the forward-backward check that goes
+with the estimator, and `version`.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from crossframe.registry import Entry, Registry
+from crossframe.weights import networks_identity
 
 FLOWS = Registry(
     "flow estimator",
@@ -39,3 +43,14 @@ FLOWS = Registry(
     },
     group="crossframe.flows",
 )
+
+
+def flow_networks(name: str) -> tuple[str, ...]:
+    """Return the networks of an estimator of `FLOWS`; UserError for other names."""
+    return tuple(FLOWS.entry(name).extra.get("networks", ()))
+
+
+def flow_identity(name: str) -> dict[str, Any]:
+    """Return name, version and networks of an estimator of `FLOWS`; UserError for other names."""
+    version = FLOWS.entry(name).extra.get("version", 1)
+    return {"name": name, "version": version, "networks": networks_identity(flow_networks(name))}

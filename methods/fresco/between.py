@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crossframe.flow.fields import warp_backward
 from methods.base import SampleRequest
-from methods.blending import Picture, mix, poisson, second_share, with_contrast_of
+from methods.blending import Picture, histogram_mix, mix, poisson, second_share
 from methods.ebsynth import guide_pictures, require_ebsynth, synthesise
 from methods.fresco.correspondence import correspondence
 from methods.fresco.options import Correspondence
@@ -42,33 +42,43 @@ def fill_between(
     drawn: Tensor,
     flow: Correspondence,
     options: Between,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Return all frames of a clip, (f, 3, h, w), from its key frames, which stay as they are.
 
     keys: indices of the key frames, ascending, the first is 0. drawn: the key frames, (k, 3, h, w)
-    in [0, 1] on the CPU. Frames after the last key frame follow from that one.
+    in [0, 1] on the CPU. Frames after the last key frame follow from that one. device: where a
+    network of optical flow runs.
 
     Raises UserError when the flow or EbSynth cannot be had.
     """
-    if options.by == "ebsynth" and len(keys) < len(request.frames):
-        require_ebsynth(options.ebsynth)
     pictures = dict(zip(keys, drawn, strict=True))
     frames = [
         pictures[frame]
         if frame in pictures
-        else _fill(request, ways(request, keys, frame, flow), pictures, frame, options)
+        else _fill(request, ways(request, keys, frame, flow, device), pictures, frame, options)
         for frame in range(len(request.frames))
     ]
     return torch.stack(frames)
 
 
+def require_painter(options: Between, keys: Sequence[int], frames: int) -> None:
+    """Raise NotAvailable when EbSynth shall paint frames between key frames and is not there."""
+    if options.by == "ebsynth" and len(keys) < frames:
+        require_ebsynth(options.ebsynth)
+
+
 def ways(
-    request: SampleRequest, keys: Sequence[int], frame: int, flow: Correspondence
+    request: SampleRequest,
+    keys: Sequence[int],
+    frame: int,
+    flow: Correspondence,
+    device: torch.device | str = "cpu",
 ) -> tuple[Way, ...]:
     """Return the ways from a frame to the key frame before it and, if there is one, after it."""
     after = bisect_right(keys, frame)
     around = [keys[after - 1], frame, *keys[after : after + 1]]
-    flows = correspondence(request, flow, around)
+    flows = correspondence(request, flow, around, cyclic=False, device=device)
     found = [Way(around[0], flows.backward[0], ~flows.hidden_backward[0])]
     if len(around) == 3:
         found.append(Way(around[2], flows.forward[1], ~flows.hidden_forward[1]))
@@ -88,10 +98,11 @@ def _fill(
     (before, after), (first, second) = found, carried
     position = (frame - before.key) / (after.key - before.key)
     share = second_share(before.visible.numpy(), after.visible.numpy(), position)
-    made = mix(first, second, share)
     if options.colours == "histogram":
-        one, two = (_to_picture(pictures[way.key]) for way in found)
-        made = with_contrast_of(made, one, two, position)
+        ends = [_to_picture(pictures[way.key]) for way in found]
+        made = histogram_mix(first, second, share, ends, position)
+    else:
+        made = mix(first, second, share)
     if options.poisson:
         made = poisson(made, first, second, share)
     return _to_tensor(made)

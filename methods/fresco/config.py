@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from crossframe.errors import Problem
 from methods.axes import (
     Attention,
     ControlledConfig,
@@ -93,7 +94,8 @@ class FrescoConfig(ControlledConfig):
     `temporal_attention.on`, `loss.spatial` and `loss.temporal` (0 is off).
 
     `preset: repo` is the released code (williamyang1991/FRESCO at 736a714) with the settings of its
-    example `boxer`; `preset: paper` is the text, and the released value where the text is silent.
+    example `boxer`, but that every frame is a key frame, where that takes every second one;
+    `preset: paper` is the text, and the released value where the text is silent.
     """
 
     preset: Literal["paper", "repo"] = Field(
@@ -124,6 +126,11 @@ class FrescoConfig(ControlledConfig):
         default="shared",
         description="initial noise: shared, independent, or mixed:x with the fraction x shared",
     )
+    encode: Literal["sample", "mode"] = Field(
+        default="sample",
+        description="frames as latents, at the start, for the source's features and after pixels "
+        "are smoothed: drawn from the autoencoder's posterior, as released, or its mode",
+    )
     step_noise: NoiseText = Field(
         default="independent", description="noise added at each step, spelt like noise"
     )
@@ -137,6 +144,25 @@ class FrescoConfig(ControlledConfig):
     )
     guidance: Guidance = Field(default=Guidance(scale=7.5), description="classifier-free guidance")
 
+    def networks(self) -> tuple[str, ...]:
+        """Return the networks that shape frames besides the backbone's."""
+        return self.correspondence.networks
+
+    def absent(self) -> Sequence[Problem]:
+        """Return what these options need and this machine lacks."""
+        return self.correspondence.absent()
+
+    @model_validator(mode="after")
+    def _guided_levels_take_part(self) -> FrescoConfig:
+        among = self.attention.levels
+        for name in ("spatial_attention", "temporal_attention"):
+            guided = getattr(self, name)
+            outside = sorted(set(guided.levels or ()) - set(among or ()))
+            if guided.on and outside and among is not None:
+                wanted, there = (", ".join(map(str, levels)) for levels in (outside, among))
+                raise ValueError(f"{name}.levels has {wanted}, but attention.levels only {there}")
+        return self
+
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
             "repo": merge(
@@ -145,7 +171,7 @@ class FrescoConfig(ControlledConfig):
                     "attention": {"levels": [0, 1]},
                     "spatial_attention": {"on": True, "factor": 0.2, "steps": 1},
                     "temporal_attention": {"on": True, "factor": 0.2, "timesteps": [350, 1000]},
-                    "keyframes": {"last": False},
+                    "keyframes": {"change": "blurred", "last": False},
                 },
             ),
             "paper": merge(
@@ -154,7 +180,6 @@ class FrescoConfig(ControlledConfig):
                     "attention": {"levels": None},
                     "spatial_attention": {"on": True, "factor": 0.2, "steps": None},
                     "temporal_attention": {"on": True, "factor": 0.2, "timesteps": None},
-                    "keyframes": {"last": True},
                 },
             ),
         }

@@ -3,8 +3,8 @@
 With unit tokens u and reference r the loss is a sum of |D| or D^2 over D = u u^T - r r^T, and its
 gradient needs S = sign(D) or 2 D only to multiply it: dL/du = 2 S u. S is symmetric, so blocks of
 rows from the diagonal to the right are enough: each is made, used from both sides and overwritten.
-Nothing of size d x d is ever stored, of the features or of the reference, and a third of the
-arithmetic of automatic differentiation is saved.
+Nothing of size d x d is stored where d exceeds the rows of a block, of the features or of the
+reference, and a third of the arithmetic of automatic differentiation is saved.
 
 Shapes: B = frames of all guidance halves, d tokens, c channels (the reference may have others).
 """
@@ -22,7 +22,7 @@ from methods.fresco.options import Losses
 
 # (rows of a block, similarities held at a time): on a CPU what its cache holds and its product of
 # matrices still likes, on a GPU what keeps it busy.
-BLOCKS = {"cpu": (192, 2**17), "cuda": (1024, 2**26)}
+BLOCKS = {"cpu": (192, 2**17), "cuda": (256, 2**26)}
 SHORTEST = 1e-12  # length below which a token counts as this long
 
 # (first row, end row) -> D of those rows and the columns from the first row on, (B, rows, columns).

@@ -5,8 +5,9 @@ Shapes: n frames of the batch, d tokens of a level, c channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from methods.fresco.config import FrescoConfig, Levels
 from methods.fresco.correspondence import Flows
 from methods.fresco.trajectories import trajectories
 from methods.inflation import InflatedNet
+from methods.patterns import parse_pattern
 
 EFFICIENT = "full"
 """The pattern whose tokens can be chosen: others name frames, which they attend to whole."""
@@ -84,6 +86,25 @@ def guides_at(
         )
         for layer, one in data.items()
     }
+
+
+def attended_share(data: Mapping[str, LayerData], pattern: str, frames: int) -> float:
+    """Return which share of a batch's tokens a query attends to, the mean over frames and layers.
+
+    pattern: of `attention`, over `frames` frames. 1 is all tokens of all frames; 0 where no layer
+    takes part.
+    """
+    table = parse_pattern(pattern).table(frames)
+    shares = [_share_of(one.tokens, table) for one in data.values()]
+    return fmean(shares) if shares else 0.0
+
+
+def _share_of(tokens: Tokens | None, table: Sequence[Sequence[int]]) -> float:
+    frames = len(table)
+    if tokens is None:
+        return fmean(len(keys) / frames for keys in table)
+    every = frames * len(tokens[0])  # of the first frame all are chosen
+    return fmean(sum(len(tokens[key]) for key in keys) / every for keys in table)
 
 
 def _takes_part(unet: InflatedNet, layer: str, levels: Levels | None) -> bool:

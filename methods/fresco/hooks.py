@@ -6,18 +6,19 @@ Shapes: inputs (b n, c, h, w), guidance halves b outermost, n frames.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from crossframe.errors import Problem, UserError
 from methods.fresco.correspondence import Flows
 from methods.fresco.optimise import Consistency, optimise
 from methods.fresco.options import Losses
 from methods.fresco.smoothing import smooth_background
+
+Edit = Callable[[Tensor], Tensor]
 
 
 @contextmanager
@@ -39,8 +40,6 @@ def optimised_inputs(
             needed when the spatial term is on. A call with the conditional half alone uses the
             last rows.
         background: (n, 1, any h, any w), to be smoothed after each optimisation; None: not.
-
-    Raises UserError when the UNet has no such block.
     """
     timestep: list[float] = []
     prepared: dict[tuple[int, int], Consistency] = {}
@@ -71,8 +70,14 @@ def optimised_inputs(
 
     with ExitStack() as undo:
         undo.callback(unet.register_forward_pre_hook(note, with_kwargs=True).remove)
-        undo.enter_context(_on_inputs(unet, losses.layers, edit))
+        places = ((up_block(unet, layer), partial(edit, layer)) for layer in losses.layers)
+        undo.enter_context(edited_inputs(places))
         yield
+
+
+def up_block(unet: nn.Module, layer: int) -> nn.Module:
+    """Return the up block of that number, 0 = deepest; AttributeError where there is none."""
+    return unet.get_submodule(f"up_blocks.{layer}")
 
 
 def _is_active(losses: Losses, timestep: float) -> bool:
@@ -80,27 +85,20 @@ def _is_active(losses: Losses, timestep: float) -> bool:
 
 
 @contextmanager
-def _on_inputs(
-    unet: nn.Module, layers: Sequence[int], edit: Callable[[int, Tensor], Tensor]
-) -> Iterator[None]:
-    """Pass the hidden states that enter each of the up blocks through `edit(layer, hidden)`."""
-    blocks = list(unet.get_submodule("up_blocks").children())
-    missing = [layer for layer in layers if layer >= len(blocks)]
-    if missing:
-        what = f"this UNet has no up blocks {missing}"
-        raise UserError(Problem("loss.layers", what, f"0..{len(blocks) - 1}"))
+def edited_inputs(edits: Iterable[tuple[nn.Module, Edit]]) -> Iterator[None]:
+    """Pass the hidden states that enter each of the modules through its edit, inside the block."""
     with ExitStack() as undo:
-        for layer in layers:
-            hook = partial(_replace_hidden, edit=partial(edit, layer))
-            undo.callback(blocks[layer].register_forward_pre_hook(hook, with_kwargs=True).remove)
+        for module, edit in edits:
+            hook = partial(_replace_hidden, edit=edit)
+            undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         yield
 
 
 def _replace_hidden(
-    block: nn.Module,
+    module: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    edit: Callable[[Tensor], Tensor],
+    edit: Edit,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if "hidden_states" in kwargs:
         return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}

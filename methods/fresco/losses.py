@@ -8,10 +8,10 @@ Shapes: features (b n, c, h, w), guidance halves b outermost, n frames; d = h w 
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossframe.flow.fields import warp_backward
 from methods.fresco.correspondence import Flows
 from methods.fresco.options import Losses
 
@@ -48,14 +48,6 @@ def temporal_loss(features: Tensor, level: Flows, options: Losses) -> Tensor:
 def _change(target: Tensor, source: Tensor, flow: Tensor, hidden: Tensor) -> Tensor:
     """|target - warped source| where visible, (b, n, c, h, w)."""
     b = len(target)
-    warped = _sample(source.flatten(0, 1), flow.repeat(b, 1, 1, 1)).unflatten(0, (b, -1))
-    return (target - warped).abs() * (1 - hidden[:, None].float())
-
-
-def _sample(image: Tensor, flow: Tensor) -> Tensor:
-    """Bilinear backward warp with zeros outside; both sides have 2 pixels or more."""
-    height, width = flow.shape[-2:]
-    x = torch.arange(width, device=flow.device) + flow[:, 0]
-    y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
-    grid = torch.stack((2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1), dim=-1)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    warped = warp_backward(source.flatten(0, 1), flow.repeat(b, 1, 1, 1), "zeros")
+    change = (target - warped.unflatten(0, (b, -1))).abs()
+    return change * (1 - hidden[:, None].float())

@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from crossframe.flow.table import FLOWS
+from crossframe.errors import NotAvailable, Problem
+from crossframe.flow.table import FLOWS, flow_networks
+from crossframe.weights import locate
 from methods.axes import Unit
 from methods.options import Options
 
@@ -61,6 +63,21 @@ class Correspondence(Options):
         description="a pixel is occluded too when its colour differs by more than this from the "
         "warped neighbour's (mean of RGB in [0, 1]); null = no such check",
     )
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names in `crossframe.weights.NETWORKS` of what estimates the flow."""
+        return () if self.flow == EXACT else flow_networks(self.flow)
+
+    def absent(self) -> tuple[Problem, ...]:
+        """Return which weights of the estimator this machine lacks, with how to get them."""
+        problems: list[Problem] = []
+        for name in self.networks:
+            try:
+                locate(name)
+            except NotAvailable as error:
+                problems += error.problems
+        return tuple(problems)
 
     @model_validator(mode="after")
     def _truth_needs_exact_flow(self) -> Correspondence:
@@ -160,6 +177,7 @@ PAPER: Mapping[str, Any] = MappingProxyType(
             "timesteps": None,
         },
         "smoothing": {"features": False},
+        "keyframes": {"change": "plain", "last": True},
     }
 )
 """The paper's text (eqs. 4-6, section 4), where it differs; for the preset `paper` of a method."""

@@ -5,14 +5,16 @@ Shapes: b guidance rows, f frames, d tokens, c channels; (b f) with b outermost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from methods.ddim import add_noise
+from methods.fresco.hooks import edited_inputs, up_block
 from methods.networks import Networks
 from methods.patterns import INDIVIDUAL
 
@@ -61,22 +63,14 @@ def kept_inputs(
 ) -> Iterator[SourceFeatures]:
     """Yield what enters the named attentions and numbered up blocks in the latest call inside."""
     features = SourceFeatures()
-    places: list[tuple[str, dict[Any, Tensor], Any]] = [
-        *((layer, features.tokens, layer) for layer in layers),
-        *((f"up_blocks.{block}", features.blocks, block) for block in blocks),
+    places = [
+        *((net.get_submodule(x), partial(_keep, features.tokens, x)) for x in layers),
+        *((up_block(net, x), partial(_keep, features.blocks, x)) for x in blocks),
     ]
-    with ExitStack() as undo:
-        for name, kept, key in places:
-            hook = _keeper(kept, key)
-            module = net.get_submodule(name)
-            undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+    with edited_inputs(places):
         yield features
 
 
-def _keeper(
-    kept: dict[Any, Tensor], key: Any
-) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kept[key] = args[0] if args else kwargs["hidden_states"]
-
-    return keep
+def _keep(kept: dict[Any, Tensor], key: Any, hidden: Tensor) -> Tensor:
+    kept[key] = hidden
+    return hidden

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossframe.errors import Problem, UserError
+from crossframe.flow.fields import warp_backward
 from methods.base import SampleRequest
 from methods.fresco.correspondence import Flows
 from methods.fresco.options import EXACT
-from methods.fresco.warp import warp
 
 FOREGROUND_MARGIN, OCCLUSION_MARGIN = 7, 13  # sides of the boxes, in pixels of the frames
 
@@ -73,7 +73,7 @@ def smooth_background(sample: Tensor, flows: Flows, background: Tensor) -> Tenso
     steps.append((n - 1, 0, level.forward[-1], hidden_forward[-1]))
     for target, source, flow, hidden in steps:
         mixed = torch.cat([frames[:, source].flatten(0, 1), weight[source]])
-        warped = warp(mixed[None], flow[None])[0]
+        warped = warp_backward(mixed[None], flow[None], "zeros")[0]
         share = (1 - hidden) * weight[target, 0] * warped[-1]
         drawn = warped[:-1].unflatten(0, (-1, sample.shape[1]))
         frames[:, target] = frames[:, target].lerp(drawn, share.expand_as(drawn))

@@ -2,7 +2,8 @@
 
 A bilinear backward warp reads four neighbours with fixed weights: a sparse matrix W over pixels,
 whose transpose is what a gradient needs. Both are kept as lists of rows (no dense matrix, no
-scatter, hence the same sums in the same order on every device and run).
+scatter, hence the same sums in the same order on every device and run). Where no gradient is
+wanted, `crossframe.flow.fields.warp_backward` does the same.
 
 Shapes: n pairs, c channels, H W the size of the flow, h w that of a feature level, d = h w tokens,
 row-major. Flow is (dx, dy) in pixels of the level. Outside of the picture there are zeros.
@@ -37,13 +38,6 @@ class Rows:
         order = row.argsort(stable=True)
         counts = torch.bincount(row, minlength=rows)
         return Rows(column[order], weight[order], counts.cumsum(0) - counts)
-
-    @staticmethod
-    def even(columns: Tensor, weights: Tensor) -> Rows:
-        """Rows of one length, from (rows, entries) each."""
-        rows, entries = columns.shape
-        starts = torch.arange(rows, device=columns.device) * entries
-        return Rows(columns.flatten(), weights.flatten(), starts)
 
     def transposed(self, columns: int) -> Rows:
         """Return the transpose of a matrix with `columns` columns."""
@@ -83,30 +77,17 @@ def neighbours(flow: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(found, -1).view(-1, 4), torch.stack(weights, -1).view(-1, 4)
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Sample (n, c, h, w) at x + flow(x), flow (n, 2, h, w); bilinear, zeros outside.
-
-    The padding is what tells this from `crossframe.flow.fields.warp_backward`.
-    """
-    n, channels, height, width = image.shape
-    pixels = image.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()
-    warped = Rows.even(*neighbours(flow))(pixels)
-    return warped.view(n, height, width, channels).permute(0, 3, 1, 2)
-
-
 def fit_flow(flow: Tensor, height: int, width: int) -> Tensor:
     """Bring flow (n, 2, H, W) to a level: values times h/H, bilinear, (n, 2, h, w).
 
-    Positions are (i + 0.5) H/h - 0.5 in both directions, without antialiasing; where H/h does not
-    divide a side, its last pixels are left out.
+    Positions are (i + 0.5) H/h - 0.5, without antialiasing.
 
-    Raises ValueError for a level whose sides are no rounded-down share of the flow's.
+    Raises ValueError for a level whose sides are no even share of the flow's.
     """
-    scale = height / flow.shape[-2]
-    _require_share(flow, height, width)
-    if scale == 1:
+    share = _even_share(flow, height, width)
+    if share == 1:
         return flow
-    return F.interpolate(flow * scale, scale_factor=scale, mode="bilinear", align_corners=False)
+    return F.interpolate(flow / share, size=(height, width), mode="bilinear", align_corners=False)
 
 
 def fit_occlusion(occluded: Tensor, height: int, width: int) -> Tensor:
@@ -114,14 +95,15 @@ def fit_occlusion(occluded: Tensor, height: int, width: int) -> Tensor:
 
     Returns (n, h, w) float32. Raises as `fit_flow`.
     """
-    _require_share(occluded, height, width)
-    kernel = occluded.shape[-2] // height
-    return F.max_pool2d(occluded[:, None].float(), kernel)[:, 0]
+    share = _even_share(occluded, height, width)
+    return F.max_pool2d(occluded[:, None].float(), share)[:, 0]
 
 
-def _require_share(field: Tensor, height: int, width: int) -> None:
+def _even_share(field: Tensor, height: int, width: int) -> int:
+    """Pixels of a field (..., H, W) per token of a level, the same both ways."""
     full_height, full_width = field.shape[-2:]
-    kernel = full_height // height
-    if (full_height // kernel, full_width // kernel) != (height, width):
+    share = full_height // height
+    if (share * height, share * width) != (full_height, full_width):
         full = f"{full_width}x{full_height}"
         raise ValueError(f"features of {width}x{height} are no even share of frames of {full}")
+    return share

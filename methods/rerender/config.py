@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from crossframe.errors import Problem
 from methods.axes import (
     Attention,
     ControlledConfig,
@@ -76,3 +78,11 @@ class RerenderConfig(ControlledConfig):
         default=0.75, description="1 starts from noise; below, from the noised source (SDEdit)"
     )
     guidance: Guidance = Field(default=Guidance(scale=7.5), description="classifier-free guidance")
+
+    def networks(self) -> tuple[str, ...]:
+        """Return the networks that shape frames besides the backbone's."""
+        return self.correspondence.networks
+
+    def absent(self) -> Sequence[Problem]:
+        """Return what these options need and this machine lacks."""
+        return self.correspondence.absent()

@@ -39,17 +39,21 @@ def carriers(
     anchor: str,
     height: int,
     width: int,
+    device: torch.device | str = "cpu",
 ) -> tuple[Carrier, ...]:
     """Find the way of every key frame but the first to its anchor, at the size of latents.
 
-    keys: indices of the key frames in the clip. anchor: `first` or `previous`.
+    keys: indices of the key frames in the clip. anchor: `first` or `previous`. device: where a
+    network of optical flow runs.
     """
     found = []
     for number in range(1, len(keys)):
         before = 0 if anchor == "first" else number - 1
-        flows = correspondence(request, options, [keys[before], keys[number]]).at(height, width)
-        source = nearest_source(flows.backward[0])
-        found.append(Carrier(before, source, flows.hidden_backward[0] > 0.5))
+        pair = [keys[before], keys[number]]
+        flows = correspondence(request, options, pair, cyclic=False, device=device)
+        level = flows.at(height, width)
+        source = nearest_source(level.backward[0])
+        found.append(Carrier(before, source, level.hidden_backward[0] > 0.5))
     return tuple(found)
 
 

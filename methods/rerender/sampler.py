@@ -16,7 +16,7 @@ from methods.base import Progress, SampleRequest
 from methods.control import control_problems
 from methods.ddim import make_schedule
 from methods.denoising import denoise, first_latents, guidance_scales
-from methods.fresco.between import fill_between
+from methods.fresco.between import fill_between, require_painter
 from methods.keyframes import choose_keyframes, only_frames
 from methods.networks import attention_plan, opened
 from methods.rerender.config import RerenderConfig
@@ -32,8 +32,8 @@ def sample(
 ) -> Tensor:
     """Make one video, (f, 3, h, w) float32 in [0, 1] on the CPU; a `Sampler`.
 
-    Raises UserError when the backbone, the frames, the control maps or the flow cannot serve the
-    options.
+    Raises UserError when the backbone, the frames, the control maps, EbSynth or the flow cannot
+    serve the options.
     """
     if backbone is None:
         raise ValueError("Rerender needs a backbone")
@@ -42,6 +42,7 @@ def sample(
     if problems:
         raise UserError(problems)
     keys = choose_keyframes(to_levels(request.frames), config.keyframes)
+    require_painter(config.between, keys, len(request.frames))
     chosen = only_frames(request, keys)
     schedule = make_schedule(backbone.scheduler_config, config.steps, config.strength)
     scales = guidance_scales(config.guidance, len(schedule))
@@ -50,9 +51,10 @@ def sample(
     )
     height, width = latents.shape[-2:]
     flow, anchor = config.correspondence, config.fusion.anchor
-    ways = carriers(request, keys, flow, anchor, height, width) if config.fusion.on else ()
+    device = backbone.device
+    ways = carriers(request, keys, flow, anchor, height, width, device) if config.fusion.on else ()
     fusion = shape_fusion(ways, len(schedule), config.fusion)
     with opened(backbone, chosen, config, attention_plan(config.attention, "per_frame")) as nets:
         latents = denoise(nets.predict, schedule, scales, latents, edit=fusion, progress=progress)
     drawn = decode_latents(backbone, latents)
-    return fill_between(request, keys, drawn, config.correspondence, config.between)
+    return fill_between(request, keys, drawn, flow, config.between, device)
