@@ -154,12 +154,12 @@ def classify(error: BaseException) -> tuple[str, str]:
         return "interrupted", "interrupted"
     if isinstance(error, Diverged):
         return "diverged", str(error)
+    if isinstance(error, NotAvailable):
+        return "skipped", str(error)
     if isinstance(error, UserError):
         return "failed", str(error)
     reason = f"{type(error).__name__}: {error}".strip()
     if isinstance(error, OSError) and error.errno in DISK_FULL:
-    if isinstance(error, NotAvailable):
-        return "skipped", str(error)
         return "full", reason
     return ("oom" if is_out_of_memory(error) else "failed"), reason
 
