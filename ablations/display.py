@@ -13,7 +13,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import Progress
 
-from ablations.engines.base import Ended, Progressed, Started
+from ablations.engines.base import Ended, Progressed, Started, Told
 from ablations.listing import show_seconds
 from ablations.plan import Cell
 from crossframe.progress import progress_bars
@@ -30,6 +30,9 @@ class Display(Protocol):
 
     def ended(self, cell: Cell, event: Ended) -> None:
         """A worker is through with a cell."""
+
+    def tells(self, event: Told) -> None:
+        """The engine has something to say."""
 
     def waits(self, whom: str, cells: int) -> None:
         """Nothing is left but cells that other runners are at; told at every look."""
@@ -74,6 +77,10 @@ class Bar:
             self.bars.console.print(line, markup=False, style="red")
         self._show(waiting_line(cell, event) or title(cell))
 
+    def tells(self, event: Told) -> None:
+        """Print it above the bar."""
+        self.bars.console.print(event.text, markup=False)
+
     def waits(self, whom: str, cells: int) -> None:
         """Name the runners instead of a cell."""
         self._show(idle_line(whom, cells))
@@ -109,6 +116,10 @@ class Lines:
         left = show_seconds(elapsed / self.over * (self.total - self.over))
         line = f"[{self.over}/{self.total}] {title(cell)}: {event.status} (left: {left})"
         self.console.print(failure_line(cell, event) or line, markup=False, soft_wrap=True)
+
+    def tells(self, event: Told) -> None:
+        """Print it."""
+        self.console.print(event.text, markup=False, soft_wrap=True)
 
     def waits(self, whom: str, cells: int) -> None:
         """Say so, once for the same runners."""

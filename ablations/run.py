@@ -16,7 +16,7 @@ from rich.console import Console
 from ablations.check import CheckedSpec
 from ablations.clips import restore_clips
 from ablations.display import Display, display
-from ablations.engines.base import Ended, Engine, Order, Progressed, Started
+from ablations.engines.base import Ended, Engine, Event, Order, Started, Told
 from ablations.failures import record_failure
 from ablations.leases import Owner
 from ablations.parts import Parts
@@ -78,7 +78,7 @@ def run_plan(
     chosen = waiting[:limit]
     outcome.left = len(waiting) - len(chosen)
     if chosen:
-        order = _order(plan, store, parts, engine.options.threads)
+        order = _order(plan, store, parts, engine.threads)
         with display(console, len(chosen)) as show:
             _Watch(store, outcome, show).run(chosen, engine, order)
     outcome.seconds = time.perf_counter() - began
@@ -144,17 +144,20 @@ class _Watch:
         shared = self.waits.get(cell.key)
         return (self.store.claimant(shared) if shared else None) or self.store.holder(cell.key)
 
-    def _hear(self, event: Started | Progressed | Ended) -> None:
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Told):
+            self.show.tells(event)
+            return
         cell = self.open[event.key]
         if isinstance(event, Started):
             self.running.add(event.key)
             self.show.started(cell, event)
-        elif isinstance(event, Progressed):
-            self.show.progressed(cell, event)
-        else:
+        elif isinstance(event, Ended):
             self.running.discard(event.key)
             self._ended(cell, event)
             self.show.ended(cell, event)
+        else:
+            self.show.progressed(cell, event)
 
     def _ended(self, cell: Cell, event: Ended) -> None:
         if event.status == "busy":

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("submitit", reason="no submitit here: pip install 'crossframe[slurm]'")
 
+from fake_parts import fake_parts
 from lab import Lab, engine, spec_text
 from submitit.core.submission import process_job
 from submitit.slurm.slurm import SlurmJob
@@ -16,6 +17,7 @@ from submitit.slurm.test_slurm import mocked_slurm
 
 from ablations import work
 from ablations.engines import slurm
+from ablations.engines.base import Order
 from ablations.leases import acquire
 from ablations.stages import InWork
 from crossframe.errors import UserError
@@ -82,6 +84,7 @@ def test_an_array_job_fills_the_store(lab, cluster, tmp_path):
     (script,) = (lab.store.root / "slurm").glob("*_submission.sh")
     assert "--array=0-1" in script.read_text()
     assert "--partition=gpu" in script.read_text()
+    assert "--cpus-per-task=1" in script.read_text(), "as many as it was told to have threads"
 
 
 def test_a_task_that_dies_loses_only_what_it_had_not_done(lab, cluster):
@@ -135,6 +138,25 @@ def test_a_task_waits_for_shared_work_that_another_runner_is_at(lab, cluster, mo
     assert cluster().done == 8
     assert begun[0] == begun[4]
     assert len(begun) == 9
+
+
+def test_threads_are_those_of_the_task_not_of_the_submitting_host(lab, monkeypatch):
+    """By sbatch(1): the variable is there when a number was asked for; else torch looks."""
+    seen, checked = [], lab.plan().checked
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(work, "Worker", lambda order: seen.append(order.threads))
+
+    def begin(threads):
+        chosen = engine("slurm", jobs=20, threads=threads).threads
+        order = Order(checked.spec, checked.backbone, lab.store.root, fake_parts, chosen)
+        slurm.work_through(order, [], lab.store.root)
+
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    begin(None)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    begin(None)
+    begin(2)
+    assert seen == [None, 6, 2]
 
 
 def test_no_slurm_is_told(lab):

@@ -1,15 +1,25 @@
 """Engines: slots that crash, run out of memory or lose their run; several runs on one store."""
 
+import io
+import os
 import signal
 import time
 
 import pytest
+from click.testing import CliRunner
+from fake_parts import fake_parts, fake_report
 from lab import Lab, engine, spec_text
+from rich.console import Console
 
 from ablations.engines import ENGINES
+from ablations.engines.base import EngineOptions, Told
+from ablations.engines.inline import InlineEngine
 from ablations.engines.local import LocalEngine, environments, visible_gpus
 from ablations.failures import explain_exit
+from ablations.run import run_plan
+from crossframe.cli import main
 from crossframe.errors import UserError
+from crossframe.verbs.common import Tools
 
 TEXT = spec_text(sentinels=[])
 
@@ -114,6 +124,51 @@ def test_slots_see_one_gpu_each(monkeypatch):
     assert seen == ["3", "5", "3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert environments(2, visible_gpus()) == [{}, {}]
+
+
+class Talking(InlineEngine):
+    """An engine that has something to say."""
+
+    def run(self, cells):
+        yield Told("a line for you")
+        yield from super().run(cells)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_an_engine_tells_is_shown(lab, terminal):
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=terminal)
+    chosen = Talking(EngineOptions(threads=1))
+    run_plan(lab.plan(), lab.store, lambda: lab.parts, chosen, console=console, limit=1)
+    assert "a line for you\n" in shown.getvalue()
+
+
+def test_cores_are_shared_by_what_runs_here_at_once(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    asked = [("inline", 1), ("local", 1), ("local", 4), ("local", 20)]
+    assert [engine(name, jobs, None).threads for name, jobs in asked] == [None, None, 2, 1]
+    assert engine("local", 4, 3).threads == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("inline", ["--jobs", "4"]),
+        ("inline", ["--address", "host:1"]),
+        ("local", ["--address", "host:1"]),
+        ("local", ["--engine-option", "partition=gpu"]),
+        ("slurm", ["--address", "host:1"]),
+        ("ray", ["--engine-option", "partition=gpu"]),
+    ],
+)
+def test_options_that_mean_nothing_to_an_engine_are_told(lab, name, words):
+    if name in ("ray", "slurm"):
+        pytest.importorskip({"ray": "ray", "slurm": "submitit"}[name])
+    command = ["run", str(lab.path), "--out", str(lab.store.root), "--engine", name, *words]
+    told = CliRunner().invoke(main, command, obj=Tools(fake_parts, fake_report))
+    assert told.exit_code == 2, told.output
+    assert f"{words[0]}: means nothing to --engine {name}" in told.output
+    assert not lab.store.root.exists()
 
 
 def test_exits_are_explained():

@@ -7,8 +7,8 @@ import pytest
 from lab import Lab, spec_text
 
 from ablations import cell as cell_module
-from ablations.engines.base import Order
-from ablations.engines.local import Slot, last_words
+from ablations.engines.base import Order, last_words
+from ablations.engines.local import Slot
 from ablations.work import Worker
 
 
@@ -87,15 +87,15 @@ def test_a_cell_that_another_took_over_is_left_to_it(lab, cells, worker):
 
 def test_the_cell_that_a_dead_slot_computed_is_to_blame():
     one, two = (SimpleNamespace(key=key) for key in ("one", "two"))
-    slot = Slot(SimpleNamespace(exitcode=-11), None, None, {}, cell=one)
+    slot = Slot(None, None, None, {}, cell=one)
     slot.freed("another")
     assert slot.cell is one
     slot.freed("one")
     slot.cell = two
     assert slot.finishing == {"one": one}
-    told = [(end.key, end.status, end.lost) for end in last_words(slot)]
+    told = [(end.key, end.status, end.lost) for end in last_words(slot.cells, "failed", "")]
     assert told == [("one", "busy", True), ("two", "failed", True)]
     slot.ended("two")
-    assert [(end.key, end.status) for end in last_words(slot)] == [("one", "failed")]
+    assert slot.cells == [one]
     slot.ended("one")
     assert not slot.busy

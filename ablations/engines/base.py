@@ -6,15 +6,24 @@ that is computed lies in the store: an engine that loses a message loses no resu
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ablations.parts import Parts
 from ablations.plan import Cell
 from ablations.spec import Spec
+from crossframe.errors import Problem, UserError
+
+FLAGS: Mapping[str, str] = {
+    "jobs": "--jobs",
+    "address": "--address",
+    "extra": "--engine-option",
+}
+"""Options that mean something to some engines only: field of `EngineOptions` -> its flag."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +47,9 @@ class Order:
 class EngineOptions:
     """What the user asks of an engine.
 
-    jobs: cells computed at once. threads: see `Order`. address: of a cluster to join, None = start
-    what is needed. extra: settings of one engine, `{"partition": "gpu"}`.
+    jobs: cells computed at once. threads: CPU threads of a worker, None = what the engine thinks
+    fit. address: of a cluster to join, None = start what is needed. extra: settings of one engine,
+    `{"partition": "gpu"}`.
     """
 
     jobs: int = 1
@@ -84,14 +94,38 @@ class Ended:
     waits: str = ""
 
 
-Event = Started | Progressed | Ended
+@dataclass(frozen=True)
+class Told:
+    """Something about the workers that users should know, in one line."""
+
+    text: str
+
+
+Event = Started | Progressed | Ended | Told
 
 
 class Engine(ABC):
-    """Computes cells somewhere. `stop` may be called at any time, also after an interrupt."""
+    """Computes cells somewhere. `stop` may be called at any time, also after an interrupt.
+
+    name: as in `ENGINES`. takes: the options of `FLAGS` that it heeds; others raise UserError.
+    """
+
+    name: ClassVar[str]
+    takes: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, options: EngineOptions) -> None:
+        problems = [
+            Problem(FLAGS[given], f"means nothing to --engine {self.name}", fix="leave it out")
+            for given in foreign(options, self.takes)
+        ]
+        if problems:
+            raise UserError(problems)
         self.options = options
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads of each worker; None leaves them to the worker."""
+        return self.options.threads
 
     @abstractmethod
     def start(self, order: Order) -> None:
@@ -104,3 +138,25 @@ class Engine(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Let workers go at once; what they were doing is abandoned."""
+
+
+def foreign(options: EngineOptions, takes: frozenset[str]) -> list[str]:
+    """The options of `FLAGS` that were given and are not among those that an engine takes."""
+    usual = EngineOptions()
+    given = [name for name in FLAGS if getattr(options, name) != getattr(usual, name)]
+    return [name for name in given if name not in takes]
+
+
+def share_of_cores(jobs: int) -> int:
+    """CPU threads per job of this machine, so that jobs do not fight over its cores."""
+    return max(1, len(os.sched_getaffinity(0)) // jobs)
+
+
+def last_words(cells: Sequence[Cell], status: str, reason: str, log: str = "") -> list[Ended]:
+    """What becomes of the cells of a worker that died, in the order in which they were begun.
+
+    The last one is to blame; those before it, whose frames are stored, are tried again.
+    """
+    *others, blamed = cells
+    spared = [Ended(cell.key, "busy", lost=True) for cell in others]
+    return [*spared, Ended(blamed.key, status, reason, log, lost=True)]

@@ -13,6 +13,8 @@ from ablations.work import Worker
 class InlineEngine(Engine):
     """One cell after another in this process; a crash takes the run with it."""
 
+    name = "inline"
+
     def start(self, order: Order) -> None:
         """Load what all cells share."""
         self.worker = Worker(order)

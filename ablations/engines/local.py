@@ -20,7 +20,17 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from ablations.engines.base import Ended, Engine, EngineOptions, Event, Order, Progressed, Started
+from ablations.engines.base import (
+    Ended,
+    Engine,
+    EngineOptions,
+    Event,
+    Order,
+    Progressed,
+    Started,
+    last_words,
+    share_of_cores,
+)
 from ablations.failures import explain_exit
 from ablations.plan import Cell
 
@@ -51,6 +61,11 @@ class Slot:
         """Whether anything is still to be heard of it."""
         return self.cell is not None or bool(self.finishing)
 
+    @property
+    def cells(self) -> list[Cell]:
+        """What it has not ended, in the order in which it was begun."""
+        return [*self.finishing.values(), *([self.cell] if self.cell else [])]
+
     def freed(self, key: str) -> None:
         """Its cell is only to be finished, unless it is over already."""
         if self.cell is not None and self.cell.key == key:
@@ -65,9 +80,18 @@ class Slot:
 class LocalEngine(Engine):
     """`jobs` processes on this machine."""
 
+    name = "local"
+    takes = frozenset({"jobs"})
+
     def __init__(self, options: EngineOptions) -> None:
         super().__init__(options)
         self.slots: list[Slot] = []
+
+    @property
+    def threads(self) -> int | None:
+        """A share of the cores; one process alone is left to torch."""
+        jobs = self.options.jobs
+        return self.options.threads or (None if jobs == 1 else share_of_cores(jobs))
 
     def start(self, order: Order) -> None:
         """Start the slots; they load torch while the first cells are handed out."""
@@ -123,7 +147,7 @@ class LocalEngine(Engine):
         except (EOFError, OSError):
             slot.process.join(GRACE)
         if not slot.process.is_alive():
-            yield from last_words(slot)
+            yield from last_words(slot.cells, *explain_exit(slot.process.exitcode))
             self._renew(slot)
 
     def _renew(self, slot: Slot) -> Slot:
@@ -136,17 +160,6 @@ class LocalEngine(Engine):
         """End all slots at once."""
         end(self.slots)
         self.slots = []
-
-
-def last_words(slot: Slot) -> Iterator[Ended]:
-    """What became of the cells of a slot that died.
-
-    The last one is to blame; those before it, whose frames are stored, are tried again.
-    """
-    *others, blamed = [*slot.finishing.values(), *([slot.cell] if slot.cell else [])]
-    status, reason = explain_exit(slot.process.exitcode)
-    yield from (Ended(cell.key, "busy", lost=True) for cell in others)
-    yield Ended(blamed.key, status, reason, lost=True)
 
 
 def launch(order: Order, environment: Mapping[str, str]) -> Slot:

@@ -6,9 +6,11 @@ nothing that it finished. All nodes must see the run folder under the same path.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from time import sleep
@@ -26,7 +28,13 @@ POLL = 2.0
 
 
 class SlurmEngine(Engine):
-    """An array job with `jobs` tasks; `extra` goes to submitit's executor (`partition`, ...)."""
+    """An array job with `jobs` tasks; `extra` goes to submitit's executor (`partition`, ...).
+
+    With `threads` a task asks for as many CPUs; without, it has as many threads as it is given.
+    """
+
+    name = "slurm"
+    takes = frozenset({"jobs", "extra"})
 
     def start(self, order: Order) -> None:
         """Find Slurm; raises UserError when there is none or a setting is unknown to submitit."""
@@ -36,7 +44,8 @@ class SlurmEngine(Engine):
         self.flags: list[Path] = []
         try:
             self.executor = submitit.AutoExecutor(folder=self.store.slurm_folder, cluster="slurm")
-            self.executor.update_parameters(name="crossframe", **settings(self.options.extra))
+            wanted = {"cpus_per_task": self.threads, **settings(self.options.extra)}
+            self.executor.update_parameters(name="crossframe", **wanted)
         except (RuntimeError, ValueError, TypeError, NameError) as error:
             fix = "see submitit's AutoExecutor.update_parameters, or choose another engine"
             raise UserError(Problem("--engine slurm", str(error), fix=fix)) from error
@@ -110,7 +119,8 @@ def work_through(order: Order, cells: Sequence[Cell], flag: Path) -> None:
     """
     from ablations.work import Worker
 
-    worker, ends = Worker(order), deque[Ended]()
+    worker = Worker(replace(order, threads=order.threads or allotted()))
+    ends = deque[Ended]()
     waiting, claims = {cell.key: cell for cell in cells}, dict[str, str]()
     while waiting:
         held = {claim for claim in claims.values() if worker.store.claimant(claim) is not None}
@@ -122,6 +132,14 @@ def work_through(order: Order, cells: Sequence[Cell], flag: Path) -> None:
             claims |= _cross_off(ends, waiting, flag)
         worker.join()
         claims |= _cross_off(ends, waiting, flag)
+
+
+def allotted() -> int | None:
+    """CPUs that Slurm gave to this task, where it was asked for a number; None leaves it to torch.
+
+    The variable is documented in sbatch(1); torch sees the CPUs to which a task is confined.
+    """
+    return int(os.environ.get("SLURM_CPUS_PER_TASK", 0)) or None
 
 
 def _cross_off(ends: deque[Ended], waiting: dict[str, Cell], flag: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ablations.engines import ENGINES
 from crossframe.errors import Problem, UserError
 from crossframe.verbs.common import (
     Tools,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(min=1), help="Run at most this many cells.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, help="Cells computed at once.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each of them.")
-@click.option("--engine", default="local", help="local, inline, ray, slurm. Default: local.")
+@click.option("--engine", default="local", help=f"{', '.join(ENGINES.entries)}. Default: local.")
 @click.option("--address", help="Of a cluster to join, for engines that have one.")
 @click.option(
     "--engine-option",
@@ -84,12 +85,11 @@ def run(
         checked = checked_spec(spec, overrides, parts, max_cells)
         folder = out or default_out(checked.spec)
         store = Store(folder)
-        wanted = threads or checked.spec.threads or share_of_cores(jobs)
-        options = EngineOptions(jobs, wanted, address, settings(extra))
+        options = EngineOptions(jobs, threads or checked.spec.threads, address, settings(extra))
+        chosen = make_engine(engine, options)
         plan = make_plan(checked, store, parts, retry)
         needed = plan.bytes
         console.print(plan_line(plan), markup=False)
-        chosen = make_engine(engine, options)
         outcome = run_plan(plan, store, tools.parts, chosen, console=console, limit=limit)
         tell_outcome(outcome, folder)
         show_report(tools, folder)
@@ -105,18 +105,12 @@ def run(
 
 
 def make_engine(name: str, options: EngineOptions) -> Engine:
-    """The engine of that name; raises UserError when there is none or its package is missing."""
-    from ablations.engines import ENGINES
+    """The engine of that name.
 
+    Raises UserError when there is none, its package is missing, or an option means nothing to it.
+    """
     engine: Engine = ENGINES.load(name)(options)
     return engine
-
-
-def share_of_cores(jobs: int) -> int | None:
-    """CPU threads per job, so that jobs do not fight over cores; None leaves one job to torch."""
-    import os
-
-    return None if jobs == 1 else max(1, len(os.sched_getaffinity(0)) // jobs)
 
 
 def settings(texts: tuple[str, ...]) -> dict[str, str]:
