@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from methods.tuneavideo.checkpoints import (
 )
 from methods.tuneavideo.config import TuneAVideoConfig
 from methods.tuneavideo.sampler import sample, tuned_network
-from tests.tiny_backbone import SIZE, tiny_unet, write_miniature
+from tests.tiny_backbone import SCHEDULER, SIZE, tiny_unet, write_miniature
 
 GOLDEN = Path(__file__).parent / "golden" / "tuneavideo"
 PARTS = {"vae": "vae", "text_encoder": "clip", "tokenizer": "clip", "scheduler": "scheduler"}
@@ -189,6 +190,31 @@ def test_a_backbone_reads_the_released_folder(tmp_path: Path, written: Path, suf
     assert not load_backbone(backbone(written, written / "unet")).temporal
 
 
+def test_a_released_pipeline_is_a_backbone_as_it_stands(tmp_path: Path) -> None:
+    """As the authors' training script saves it: pickles, PNDM, their class in the index."""
+    write_miniature(tmp_path / "parts", safe=False)
+    root = tmp_path / "pipeline"
+    for role, name in PARTS.items():
+        shutil.copytree(tmp_path / "parts" / name, root / role)
+    tensors = video_tensors(7)
+    write_folder(root, tiny_unet().config, tensors)
+    index = {"_class_name": "TuneAVideoPipeline", "unet": ["models", "UNet3DConditionModel"]}
+    (root / "model_index.json").write_text(json.dumps(index))
+    pndm = {**SCHEDULER, "_class_name": "PNDMScheduler", "skip_prk_steps": True}
+    (root / "scheduler" / "scheduler_config.json").write_text(json.dumps(pndm))
+    found = load_backbone(parse_backbone(str(root)))
+    assert found.temporal.keys() == tensors.keys() - found.unet.state_dict().keys()
+    frames = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    request = SampleRequest(frames, "a blue star", source_prompt="a red star")
+    options = {"preset": "repo", "steps": 2, "tuning": {"steps": 0}}
+    out = [
+        sample(backbone, request, TuneAVideoConfig.model_validate(options), lambda *step: None)
+        for backbone in (found, replace(found, temporal={}))
+    ]
+    assert out[0].shape == frames.shape
+    assert not torch.equal(*out)
+
+
 def test_a_backbone_lays_tuned_tensors_over_its_unet(tmp_path: Path, written: Path) -> None:
     tensors, path = video_tensors(6), tmp_path / "t.pth"
     write_tuned(path, tensors)
@@ -214,9 +240,12 @@ def test_the_hash_of_a_checkpoint_is_part_of_the_identity(tmp_path: Path, writte
     assert other["tuned"] != tuned["tuned"]
 
 
-@pytest.mark.parametrize(("name", "train"), [("t.pth", "all"), ("whole", "mid_up")])
+@pytest.mark.parametrize(
+    ("name", "train", "alpha"),
+    [("t.pth", "all", 1.0), ("whole", "mid_up", 1.0), ("half.pth", "all", 0.5)],
+)
 def test_what_was_tuned_here_samples_alike_as_a_backbone(
-    tmp_path: Path, written: Path, name: str, train: str
+    tmp_path: Path, written: Path, name: str, train: str, alpha: float
 ) -> None:
     plain = load_backbone(backbone(written, written / "unet"))
     frames = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
@@ -224,9 +253,12 @@ def test_what_was_tuned_here_samples_alike_as_a_backbone(
     tuning = {"precision": "float32", "train": train, "latents": "mode"}
     options = {"preset": "repo", "steps": 2, "tuning": tuning}
     tuned = merge(options, {"tuning": {"steps": 2, "learning_rate": 0.01}})
+    tuned["temporal"] = {"alpha": alpha}
     config = TuneAVideoConfig.model_validate(tuned)
     ours = sample(plain, request, config, lambda done, total: None)
-    tensors = tuned_network(plain, request, config, lambda done, total: None)
+    steps: list[tuple[int, int]] = []
+    tensors = tuned_network(plain, request, config, lambda *step: steps.append(step))
+    assert steps == [(1, 2), (2, 2)]
     path = write_network(tmp_path / name, plain.unet.config, tensors)
     said = {"tuned": str(path)} if path.is_file() else {}
     again = load_backbone(backbone(written, path if path.is_dir() else written / "unet", **said))

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from methods.attention import CallSlot, FrameAttentionProcessor, FrameCall
 from methods.inflation import FrameAttentionPlan, inflate
 from methods.patterns import parse_pattern
+from methods.tuneavideo import network
 from methods.tuneavideo.network import (
     TEMPORAL_LEAVES,
+    at_full_weight,
     blocks_of,
     inflate_tuned,
     initial_tensors,
@@ -239,6 +241,40 @@ def test_alpha_scales_the_temporal_residual() -> None:
         ):
             outputs[alpha] = block(x, encoder_hidden_states=text)
     torch.testing.assert_close(outputs[0.5] * 2, outputs[0.0] + outputs[1.0])
+
+
+@pytest.mark.parametrize(("alpha", "tolerance"), [(0.3, 1e-5), (0.5, 0.0), (0.0, 0.0)])
+def test_a_weight_can_be_part_of_the_tensors(alpha: float, tolerance: float) -> None:
+    net, added, golden = golden_unet()
+    text = golden.input["text_f4"].repeat_interleave(4, dim=0)
+    folded = at_full_weight(added, alpha)
+    outputs = []
+    for tensors, weight in ((added, alpha), (folded, 1.0)):
+        with (
+            torch.no_grad(),
+            inflate_tuned(net, PLAN, tensors, weight) as inflated,
+            inflated.frames(4),
+        ):
+            outputs.append(net(fold(golden.input["sample_f4"]), 501, text).sample)
+    assert (outputs[0] - outputs[1]).abs().max() <= tolerance
+    assert {n for n in added if folded[n] is not added[n]} == {
+        n for n in added if "attn_temp.to_out.0" in n
+    }
+
+
+def test_rows_of_temporal_attention_may_be_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, added, golden = golden_unet()
+    text = golden.input["text_f4"].repeat_interleave(4, dim=0)
+    monkeypatch.setattr(network, "_ROWS", 5)
+    with torch.no_grad(), inflate_tuned(net, PLAN, added) as inflated, inflated.frames(4):
+        sizes: list[int] = []
+        attention = net.get_submodule(f"{next(iter(blocks_of(net)))}.attn_temp")
+        attention.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+        out = net(fold(golden.input["sample_f4"]), 501, text).sample
+    golden.close(unfold(out, 4), "out_f4")
+    assert len(sizes) > 1
+    assert set(sizes[:-1]) == {5}
+    assert 0 < sizes[-1] <= 5
 
 
 def test_tensors_that_do_not_fit_are_refused() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from time import sleep
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -19,8 +21,13 @@ from crossframe.verbs.common import (
 
 if TYPE_CHECKING:
     from ablations.plan import Cell, Plan
+    from ablations.store import Store
 
 METHOD = "tuneavideo"
+SECONDS = 1.0
+"""Between two looks at whether another runner has ended what it is at."""
+
+Made = TypeVar("Made")
 
 
 @click.command()
@@ -46,7 +53,8 @@ def tuned(
 
     A file .pth, .bin or .safetensors takes the tuned tensors, as the code of TGVE-2023 keeps them;
     any other TARGET becomes a folder with the whole UNet, as Tune-A-Video's code keeps it. What a
-    run has tuned is taken from its folder; else it is tuned now, and kept there.
+    run has tuned is taken from its folder; else it is tuned now, and kept there. Options that
+    those programs do not know are told.
     """
     from ablations.bench import Bench, shared_by
     from ablations.plan import default_out, make_plan
@@ -76,9 +84,28 @@ def tuned(
         def show(done: int, total: int) -> None:
             bar.update(100 * done // total - bar.pos)
 
-        network = tuned_network(bench.networks(METHOD), request, config, show)
-    made = write_network(target, dict(bench.networks(METHOD).unet.config), network)
+        networks = bench.networks(METHOD)
+        network = _when_free(store, lambda: tuned_network(networks, request, config, show))
+        show(1, 1)
+    made = write_network(target, dict(networks.unet.config), network)
     click.echo(f"{cell.row.label} on {cell.clip.id}: {made}")
+    if foreign := config.not_in_a_checkpoint():
+        told = ", ".join(f"{name}: {value}" for name, value in foreign.items())
+        click.echo(f"Tune-A-Video's own code does not sample with {told}", err=True)
+
+
+def _when_free(store: Store, make: Callable[[], Made]) -> Made:
+    """Return what `make` does, once no other runner is at the shared work; who is, is told."""
+    from ablations.leases import holder
+    from ablations.stages import InWork
+
+    while True:
+        try:
+            return make()
+        except InWork as other:
+            click.echo(f"waits: {other}", err=True)
+            while holder(store.claim_folder, other.claim) is not None:
+                sleep(SECONDS)
 
 
 def _cell(plan: Plan, clip: str, row: str, seed: int) -> Cell:

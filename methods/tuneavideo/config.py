@@ -148,6 +148,18 @@ class TuneAVideoConfig(MethodConfig):
             "tuning": self.tuning.decisive(),
         }
 
+    def not_in_a_checkpoint(self) -> dict[str, Any]:
+        """Return the options, by dotted name, that the network of the authors' code has otherwise.
+
+        Only tensors go into a checkpoint, so that their code samples otherwise.
+        """
+        released = TuneAVideoConfig(preset="repo")
+        theirs = released.attention.model_dump()
+        ours = {n: v for n, v in self.attention.model_dump().items() if v != theirs[n]}
+        found = {f"attention.{name}": value for name, value in ours.items()}
+        same = self.group_norm == released.group_norm
+        return found if same else {**found, "group_norm": self.group_norm}
+
     def shared_work(self, seed: int) -> Mapping[str, Any]:
         """Return what decides the tuning of the network and the inversion by it."""
         tuned = [seed, self.tuned_by()]

@@ -41,6 +41,7 @@ TEMPORAL_LEAVES = (
     "norm_temp.weight",
     "norm_temp.bias",
 )
+_LAST_LAYER = ("attn_temp.to_out.0.weight", "attn_temp.to_out.0.bias")
 # Rows of one call of the temporal attention; CUDA kernels take at most 65,535.
 _ROWS = 32_768
 _BLOCK = re.compile(r"(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)\..*transformer_blocks\.\d+$")
@@ -97,6 +98,18 @@ def trainable_names(names: Iterable[str], which: str) -> tuple[str, ...]:
         for name in names
         if name.startswith(parts) and any(f".{leaf}" in name for leaf in leaves)
     )
+
+
+def at_full_weight(tensors: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """Return tensors that do at `alpha` = 1 what `tensors` do at this `alpha` in `inflate_tuned`.
+
+    What temporal attention adds is linear in the weight and the bias of its last layer, so that
+    only rounding differs, and nothing where `alpha` is a power of two.
+    """
+    return {
+        name: tensor * alpha if name.endswith(_LAST_LAYER) else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from methods.networks import Networks, attention_plan
 from methods.phases import Phases
 from methods.tuneavideo.adapters import adapter_problems
 from methods.tuneavideo.config import TuneAVideoConfig
-from methods.tuneavideo.network import inflate_tuned, initial_tensors
+from methods.tuneavideo.network import at_full_weight, inflate_tuned, initial_tensors
 from methods.tuneavideo.tuning import LOSSES, Lesson, make_lesson, tune
 
 
@@ -86,7 +86,8 @@ class TunedSample:
 
     def frames(self) -> Tensor:
         """Return the video, (f, 3, h, w) in [0, 1] on the CPU."""
-        request, config, tensors = self.request, self.config, self.tensors
+        request, config = self.request, self.config
+        tensors = self.tensors(self.phases.of("tuning"))
         self.phases.finish("tuning")
         prompts = [request.negative_prompt or config.negative_prompt, request.prompt]
         text = text_states(self.backbone, prompts, request.shared)
@@ -97,9 +98,11 @@ class TunedSample:
             latents = run(self, Networks(unet, (), text).predict, latents)
         return decode_latents(self.backbone, latents)
 
-    @cached_property
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors in which the network differs from the backbone, tuned or as they start."""
+    def tensors(self, progress: Progress) -> dict[str, Tensor]:
+        """Return the tensors in which the network differs from the backbone, tuned unless shared.
+
+        progress: of the steps of tuning alone.
+        """
         start, request, parts = self.initial_tensors(), self.request, self.tuning_parts
         if self.config.tuning.steps == 0:
             return start
@@ -114,7 +117,7 @@ class TunedSample:
                     self.config.tuning,
                     recompute=self.backbone.gradient_checkpointing,
                     checkpoint=self.checkpoint,
-                    progress=self.phases.of("tuning"),
+                    progress=progress,
                 )
 
         made = dict(shared_by_weights(self.backbone, request.shared, "tuning", parts, make))
@@ -245,8 +248,10 @@ def tuned_network(
 ) -> dict[str, Tensor]:
     """Return the whole network that a sample runs, image UNet included, by released names.
 
-    Tuned now, unless the request shares what was tuned before.
+    Tuned now, unless the request shares what was tuned before; `temporal.alpha` is part of the
+    tensors. progress: of the steps of tuning. Raises UserError as `sample` does.
     """
+    _check(backbone, request, config)
     with torch.inference_mode(False), torch.no_grad():
-        tuned = TunedSample(backbone, request, config, progress).tensors
-    return {**backbone.unet.state_dict(), **tuned}
+        tuned = TunedSample(backbone, request, config, progress).tensors(progress)
+    return {**backbone.unet.state_dict(), **at_full_weight(tuned, config.temporal.alpha)}

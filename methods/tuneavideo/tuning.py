@@ -43,7 +43,7 @@ KEPT_BYTES = 64 << 20
 LOSSES = "losses"
 _LABEL = "crossframe"
 # prediction -> (latents, noise, alpha-bar) -> what the network shall say
-_TARGETS: Mapping[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+TARGETS: Mapping[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "epsilon": lambda clean, noise, a: noise,
     "v_prediction": lambda clean, noise, a: math.sqrt(a) * noise - math.sqrt(1 - a) * clean,
     "sample": lambda clean, noise, a: clean,
@@ -130,7 +130,7 @@ def tuning_loss(
     noisy = add_noise(latents, noise, alpha_bar).to(lesson.text.dtype)
     states = lesson.text.expand(len(latents), -1, -1)
     output = net.net(noisy, timestep, states).sample
-    target = _TARGETS[lesson.prediction](latents, noise, alpha_bar)
+    target = TARGETS[lesson.prediction](latents, noise, alpha_bar)
     return F.mse_loss(output.float(), target)
 
 
