@@ -14,14 +14,15 @@ from torch import Tensor
 
 from crossframe.errors import UserError
 from methods.attention import CallSlot, FrameAttentionProcessor, FrameCall
-from methods.backbones import Backbone, decode_latents, encode_frames
+from methods.backbones import Backbone, decode_latents, encode_frames, encode_prompts
 from methods.ddim import Schedule, make_schedule
 from methods.denoising import Predict
+from methods.inflation import inflate
 from methods.inversion import inverse, inversion_schedule, invert, reconstruct
 from methods.inversion_config import Inversion
 from methods.inversion_only.config import InversionOnlyConfig
 from methods.inversion_only.sampler import sample
-from methods.networks import Networks
+from methods.networks import Networks, attention_plan
 from methods.phases import Phases
 from methods.tuneavideo.network import inflate_tuned
 from tests.golden_case import Golden
@@ -200,6 +201,29 @@ def test_inversion_is_shared_by_the_edits_of_a_clip(backbone: Backbone) -> None:
     weaker = config.model_copy(update={"strength": 0.5})
     assert not torch.equal(sample(backbone, shelf.request(), weaker, quiet), first)
     assert shelf.made.count("inversion") == 2
+
+
+@pytest.mark.parametrize("given", [{"read_as_epsilon": True}, {"steps": 8}, {}])
+def test_the_error_is_that_of_sampling_back_as_the_edit_does(
+    backbone: Backbone, given: dict[str, Any]
+) -> None:
+    """Also where the inversion reads v as noise, or takes more steps than sampling."""
+    settings = {**SCHEDULER, "prediction_type": "v_prediction"}
+    backbone = replace(backbone, scheduler_config=settings)
+    shelf, steps = Shelf(), []
+    config = InversionOnlyConfig.model_validate({"steps": 3, "inversion": given})
+    sample(backbone, shelf.request(), config, lambda *step: steps.append(step))
+    plan = attention_plan(config.attention, config.group_norm)
+    with torch.no_grad(), inflate(backbone.unet, plan) as unet:
+        predict = Networks(unet, (), encode_prompts(backbone, ["", ""])).predict
+        clean = encode_frames(backbone, shelf.request().frames)
+        back = inversion_schedule(settings, config.inversion, 3)
+        again = reconstruct(predict, make_schedule(settings, 3), invert(predict, back, clean))
+    error, size = (x.square().mean().sqrt().item() for x in (again - clean, clean))
+    assert shelf.notes["inversion"] == pytest.approx({"rmse": error, "relative": error / size})
+    count = len(back) + 3 + 3
+    assert steps[-1] == (count, count)
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
 
 
 def test_a_clip_without_a_caption_cannot_be_inverted_by_it(backbone: Backbone) -> None:

@@ -20,7 +20,7 @@ from torch import nn
 
 import methods.tuneavideo.tuning as tuning_module
 from crossframe.errors import Diverged, UserError
-from crossframe.keys import derive_seed
+from crossframe.keys import derive_seed, identity
 from methods import METHODS, method_config
 from methods.backbones import Backbone, decode_latents, encode_prompts
 from methods.controlvideo.config import ControlVideoConfig
@@ -37,7 +37,14 @@ from methods.tuneavideo.network import (
     trainable_names,
 )
 from methods.tuneavideo.sampler import sample
-from methods.tuneavideo.tuning import Lesson, encode_posterior, make_lesson, tune, tuning_loss
+from methods.tuneavideo.tuning import (
+    TARGETS,
+    Lesson,
+    encode_posterior,
+    make_lesson,
+    tune,
+    tuning_loss,
+)
 from tests.golden_case import Golden
 from tests.tiny_backbone import SCHEDULER, SIZE, TOKENS, WIDTH, tiny_backbone, tiny_unet
 from tests.tuned_cases import PLAN, Shelf, fold, golden_unet, layout, quiet, unfold
@@ -103,6 +110,8 @@ def test_published_training_step(case: str, which: str, checkpointing: bool) -> 
     noise, timestep = fold(golden.input["noise"]), int(golden.input["timesteps"])
     noisy = unfold(add_noise(given.mean, noise, table[timestep]), 4)
     golden.close(noisy, f"{prediction}/noisy_latents")
+    target = TARGETS[prediction](given.mean, noise, table[timestep])
+    golden.close(unfold(target, 4), f"{prediction}/target")
     with inflate_tuned(net, PLAN, added) as inflated, inflated.frames(4):
         if checkpointing:
             net.enable_gradient_checkpointing()
@@ -129,7 +138,10 @@ def make_table() -> tuple[float, ...]:
     return tuple((1 - betas).cumprod(0).double().tolist())
 
 
-def test_gradients_that_are_zero_at_first_are_the_published_ones() -> None:
+@pytest.mark.parametrize("checkpointing", ["off", "non_reentrant"])
+def test_tensors_with_and_without_gradients_at_first_are_the_published_ones(
+    checkpointing: str,
+) -> None:
     listed, net = layout()
     generator = torch.Generator().manual_seed(0)
     given = replace(
@@ -141,8 +153,12 @@ def test_gradients_that_are_zero_at_first_are_the_published_ones() -> None:
     with inflate_tuned(net, PLAN, tensors) as inflated, inflated.frames(2):
         own = dict(net.named_parameters())
         chosen = {n: nn.Parameter(own[n].clone()) for n in trainable_names(own, "all")}
+        if checkpointing == "non_reentrant":
+            net.enable_gradient_checkpointing()
         with standing_in(net, chosen):
             tuning_loss(inflated, given, given.mean, given.noise(0, 0.0), 3).backward()
+    with_grad = {n for n, p in chosen.items() if p.grad is not None}
+    assert with_grad == set(listed["with_grad"][checkpointing])
     zero = {n for n, p in chosen.items() if p.grad is not None and not p.grad.any()}
     assert zero == set(listed["zero_at_init"])
 
@@ -312,6 +328,17 @@ def test_a_state_that_went_too_far_is_not_used(
     assert all(torch.equal(again[name], short[name]) for name in short)
 
 
+def test_a_state_that_another_runner_takes_away_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be there when looked for, and gone when read."""
+    with tiny_net() as net:
+        whole = tune(net, lesson(), options())
+        monkeypatch.setattr(Path, "exists", lambda path: True)
+        found = tune(net, lesson(), options(), checkpoint=tmp_path / "gone")
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
 def test_a_foreign_or_damaged_state_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +458,7 @@ def test_edits_of_a_clip_share_tuning_and_inversion(backbone: Backbone) -> None:
         ({"tuning": {"train": "mid_up"}}, 2, 2),
         ({"attention": {"pattern": "full"}}, 2, 2),
         ({"temporal": {"alpha": 0.5}}, 2, 2),
+        ({"tuning": {"latents": "sample"}}, 2, 2),
     ],
 )
 def test_options_renew_what_they_change(
@@ -441,6 +469,30 @@ def test_options_renew_what_they_change(
         sample(backbone, shelf.request(), config(**given), quiet)
     made = (shelf.made.count("tuning"), shelf.made.count("inversion"))
     assert made == (tunings, inversions)
+    assert planned({}, changes) == (tunings, inversions)
+
+
+def planned(*variants: dict[str, Any]) -> tuple[int, int]:
+    """Tunings and inversions that a plan counts for these options."""
+    works = [config(**given).shared_work(4) for given in variants]
+    tunings, inversions = (
+        {identity(work[stage]) for work in works if stage in work}
+        for stage in ("tuning", "inversion")
+    )
+    return len(tunings), len(inversions)
+
+
+def test_options_of_a_tuning_that_is_not_done_renew_no_inversion(backbone: Backbone) -> None:
+    shelf = Shelf()
+    variants: list[dict[str, Any]] = [
+        {"tuning": {"steps": 0}},
+        {"tuning": {"steps": 0, "learning_rate": 0.5, "train": "mid_up"}},
+        {"tuning": {"steps": 0, "latents": "sample"}},
+    ]
+    for given in variants:
+        sample(backbone, shelf.request(), config(**given), quiet)
+    assert shelf.made.count("inversion") == 2
+    assert planned(*variants) == (0, 2)
 
 
 def test_every_switch_shows_in_the_frames(backbone: Backbone) -> None:
@@ -459,9 +511,12 @@ def test_every_switch_shows_in_the_frames(backbone: Backbone) -> None:
         {"inversion": {"prompt": "source"}},
         {"inversion": {"iterations": 3}},
         {"inversion": {"steps": 5}},
+        {"inversion": {"read_as_epsilon": True}},
         {"negative_prompt": "stripes"},
     ]
     shelf = Shelf()
+    speaking_v = {**SCHEDULER, "prediction_type": "v_prediction"}
+    backbone = replace(backbone, scheduler_config=speaking_v)
     frames = [
         sample(backbone, shelf.request(), config(**{"steps": 2, **v}), quiet) for v in variants
     ]
@@ -566,6 +621,15 @@ def test_presets_are_the_published_settings() -> None:
         if isinstance(in_paper, dict):
             assert in_paper.items() <= a[name].items()
             assert {**a[name], **in_repo} == b[name]
+
+
+def test_what_a_checkpoint_does_not_carry() -> None:
+    assert TuneAVideoConfig(preset="repo").not_in_a_checkpoint() == {}
+    assert config(temporal={"alpha": 0.5}, start="noise").not_in_a_checkpoint() == {
+        "group_norm": "per_frame"
+    }
+    changed = config(preset="repo", attention={"pattern": "full", "alpha": 0.5})
+    assert changed.not_in_a_checkpoint() == {"attention.pattern": "full", "attention.alpha": 0.5}
 
 
 def test_nothing_to_train_is_refused() -> None:
