@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rich.console import Console
 from ablations.check import load_spec
 from ablations.engines import ENGINES
 from ablations.engines.base import EngineOptions
+from ablations.parts import Parts
 from ablations.plan import Plan, make_plan
 from ablations.run import Outcome, run_plan
 from ablations.store import Store
@@ -44,9 +45,9 @@ def spec_text(**changed: Any) -> str:
     return "\n".join(fields) + "\n"
 
 
-def engine(name: str, jobs: int = 1, **options: Any) -> Any:
+def engine(name: str, jobs: int = 1, threads: int | None = 1, **options: Any) -> Any:
     """An engine by name, with one thread per job."""
-    return ENGINES.load(name)(EngineOptions(jobs=jobs, threads=1, **options))
+    return ENGINES.load(name)(EngineOptions(jobs=jobs, threads=threads, **options))
 
 
 @contextmanager
@@ -69,8 +70,8 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 class Lab:
     """A spec in a folder of its own, and the store of its runs.
 
-    parts: a test may replace them for what happens in its own process; other processes have the
-    fake ones.
+    parts: a test may replace them for what happens in its own process. far: what makes those of
+    other processes.
     """
 
     def __init__(self, folder: Path, text: str = spec_text()) -> None:
@@ -79,6 +80,7 @@ class Lab:
         self.path.write_text(text, encoding="utf-8")
         self.store = Store(folder / "run")
         self.parts = fake_parts()
+        self.far: Callable[[], Parts] = fake_parts
 
     def plan(self, *overrides: str, retry: tuple[str, ...] = ()) -> Plan:
         checked = load_spec(self.path, overrides, self.parts)
@@ -93,7 +95,7 @@ class Lab:
     ) -> Outcome:
         """Run the spec, in this process unless another engine is given."""
         chosen = engine or ENGINES.load("inline")(EngineOptions(threads=1))
-        parts = fake_parts if engine else lambda: self.parts
+        parts = self.far if engine else lambda: self.parts
         plan = self.plan(*overrides, retry=retry)
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
             console = Console(file=nowhere)
