@@ -82,6 +82,9 @@ class BackboneConfig(Options):
     landmarks: Source | None = Field(
         default=None, description="folder or .task file of MediaPipe's face landmarker"
     )
+    vocals: Source | None = Field(
+        default=None, description="folder or file of the network that parts a voice from music"
+    )
     controlnet: dict[str, Source] = Field(
         default_factory=dict,
         description="folder, single file or hub id by kind (`crossframe list controls`)",

@@ -108,12 +108,14 @@ FAMILIES: Mapping[str, Family] = {
                 files=("face_landmarker_v2_with_blendshapes.task",),
                 optional=True,
             ),
+            "vocals": Role("audio_separator", files=("Kim_Vocal_2.onnx",), optional=True),
         },
         sources="`hf download fudan-generative-ai/hallo --local-dir DIR` brings hallo/net.pth "
         "(4.9 GB, in place of any Stable Diffusion), sd-vae-ft-mse, wav2vec/wav2vec2-base-960h, "
         "and in face_analysis insightface's antelopev2, for research only, which is used where "
-        "backbone.face_encoder names it and after `pip install insightface onnxruntime`, as "
-        "MediaPipe's landmarks are where backbone.landmarks does and after `pip install mediapipe`",
+        "backbone.face_encoder names it, as MediaPipe's landmarks are where backbone.landmarks "
+        "does, both after `pip install 'crossframe[portraits]'`; in audio_separator the network "
+        "that backbone.vocals names, after `pip install 'crossframe[vocals]'`",
     ),
 }
 

@@ -20,14 +20,13 @@ from crossframe.files import replacing
 from crossframe.keys import derive_seed
 from methods.hallo.calls import Masks
 from methods.hallo.masks import (
-    FACE_RATIO,
-    LIP_RATIO,
     Box,
     expand_box,
     locator_mask,
     mask_pyramid,
     region_images,
 )
+from methods.hallo.options import Regions
 from methods.hallo.sound import SpectralFeatures
 from miniature.face import VERSION, face_of, voice_of
 from miniature.faces import face_boxes, lip_boxes, render_frames
@@ -38,6 +37,7 @@ CLIPS, FRAMES = 400, 24
 SHARD = 20
 LATENT = 16
 SOUND = SpectralFeatures()
+AT_INFERENCE = Regions()
 LATEST = 200
 """Clips begin at a frame drawn from 0 .. `LATEST`."""
 FACE_FOCUS, LIP_FOCUS = 1.0, 4.0
@@ -168,8 +168,8 @@ def boxes_for(face: Tensor, lip: Tensor, reference: int | None) -> tuple[Box, Bo
         return union(face), union(lip)
     one = slice(reference, reference + 1)
     return (
-        expand_box(union(face[one]), SIZE, SIZE, FACE_RATIO),
-        expand_box(union(lip[one]), SIZE, SIZE, LIP_RATIO),
+        expand_box(union(face[one]), SIZE, SIZE, AT_INFERENCE.face_ratio),
+        expand_box(union(lip[one]), SIZE, SIZE, AT_INFERENCE.lip_ratio),
     )
 
 

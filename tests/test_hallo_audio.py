@@ -7,8 +7,9 @@ import torch
 from hallo_golden import Case
 
 from methods.hallo.audio import AudioBlock, AudioModule
-from methods.hallo.calls import REGIONS, Scales
+from methods.hallo.calls import REGIONS
 from methods.hallo.locator import FaceLocator
+from methods.hallo.options import Scales
 from methods.hallo.projections import AudioProjection, ImageProjection
 
 
@@ -19,9 +20,9 @@ def test_the_hierarchical_block_is_published(scales: tuple[float, ...]) -> None:
     block.load_state_dict(case.weights)
     masks = torch.stack([case.input[f"{region}_mask.1"] for region in REGIONS], 1)
     with torch.no_grad():
-        out = block(
-            case.input["hidden_states"], case.input["encoder_hidden_states"], masks, Scales(*scales)
-        )
+        told = Scales(**dict(zip(("pose", "face", "lip"), scales, strict=bool(scales))))
+        given = case.input["hidden_states"], case.input["encoder_hidden_states"]
+        out = block(*given, masks, told)
     name = "_".join(f"{scale:g}" for scale in scales) or "none"
     case.check(f"scale_{name}", out)
 
@@ -33,7 +34,8 @@ def test_the_single_block_is_published_and_knows_no_regions() -> None:
     given = case.input["hidden_states"], case.input["encoder_hidden_states"]
     with torch.no_grad():
         case.check("hidden_states", block(*given))
-        case.check("hidden_states", block(*given, torch.zeros(6, 3, 16), Scales(0, 0, 0)))
+        silent = Scales(pose=0, face=0, lip=0)
+        case.check("hidden_states", block(*given, torch.zeros(6, 3, 16), silent))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_the_shell_is_published(name: str, sizes: tuple[int, ...]) -> None:
     x = case.input["sample"].transpose(1, 2).flatten(0, 1)
     audio = case.input["audio_embedding"].flatten(0, 1)
     with torch.no_grad():
-        out = module(x, audio, masks, Scales(0.7, 1.3, 2.0))
+        out = module(x, audio, masks, Scales(pose=0.7, face=1.3, lip=2.0))
     case.check("sample", out.unflatten(0, (2, 3)).transpose(1, 2))
 
 

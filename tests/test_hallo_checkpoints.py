@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from hallo_golden import GOLDEN
+from hallo_sizes import NANO
 
 from crossframe.errors import UserError
 from methods.hallo.checkpoints import (
@@ -24,7 +25,7 @@ from methods.hallo.checkpoints import (
 from methods.hallo.keys import own_name, published_names, to_own, to_published
 from methods.hallo.motion import TimeSlot
 from methods.hallo.networks import HalloNets, stage_parameters
-from methods.hallo.sizes import NANO, Sizes, places, read_sizes
+from methods.hallo.sizes import Sizes, places, read_sizes
 from methods.named_tensors import shapes_of
 
 

@@ -42,7 +42,9 @@ def test_it_is_a_method_of_its_family() -> None:
 
 def test_presets_differ_in_what_they_are_named_for() -> None:
     rows = {"quirks.reference_rows", "quirks.token_rows"}
-    assert differences("repo", "paper") == rows | {"quirks.half_bank", "regions.levels_8bit"}
+    rounded = {"quirks.half_bank", "regions.levels_8bit"}
+    pictures = {"quirks.large_boxes", "quirks.bright_twice"}
+    assert differences("repo", "paper") == rows | rounded | pictures
     assert differences("paper", "fixed") == {"schedule.betas"}
 
 

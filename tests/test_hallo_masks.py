@@ -9,6 +9,7 @@ from hallo_golden import Case
 
 from methods.hallo import masks
 from methods.hallo.calls import REGIONS
+from methods.hallo.options import Regions
 
 SHAPES = {"centred": (512, 512), "top_left": (640, 480)}
 
@@ -25,8 +26,8 @@ def run(request: pytest.FixtureRequest, case: Case) -> tuple[str, masks.Box, mas
     points = case.input[f"{request.param}/landmarks_px"].double().numpy()
     found = {}
     for part, chosen, ratio in (
-        ("face", masks.FACE_POINTS, masks.FACE_RATIO),
-        ("lip", masks.LIP_POINTS, masks.LIP_RATIO),
+        ("face", masks.FACE_POINTS, Regions().face_ratio),
+        ("lip", masks.LIP_POINTS, Regions().lip_ratio),
     ):
         box = masks.box_of_points(points, chosen)
         found[part] = masks.expand_box(box, width, height, ratio)
@@ -65,3 +66,55 @@ def test_regions_cover_the_picture_and_lips_lie_in_the_face() -> None:
     assert sides == [16, 8, 4, 2]
     mask = masks.locator_mask(face, 128, 128, 128)
     assert torch.equal(mask[0] > 0, torch.from_numpy(masks.box_image(face, 128, 128) > 0))
+
+
+def released_expansion(low: int, high: int, limit: int, ratio: float) -> np.ndarray:
+    """Pixels (limit,) of one side of a box, by the steps of the released code, negative or not."""
+    middle, side = (low + high) // 2, (high - low) * ratio
+    low, high = middle - side // 2, middle + side // 2
+    if low < 0:
+        low, high = 0, high - low
+    if high > limit:
+        low, high = low - (high - limit), limit
+    line = np.zeros(limit, bool)
+    line[round(low) : round(high)] = True
+    return line
+
+
+@pytest.mark.parametrize("side", [(0, 100), (2, 96), (30, 60), (0, 40), (70, 100)])
+@pytest.mark.parametrize("ratio", [1.0, 1.2, 2.0, 2.5])
+def test_a_box_larger_than_the_picture_is_a_strip_as_released_or_the_whole(
+    side: tuple[int, int], ratio: float
+) -> None:
+    box = (*side, 40, 60)
+    parity = masks.expand_box(box, 100, 100, ratio, "parity")
+    line = masks.box_image(parity, 100, 100).any(0)
+    assert np.array_equal(line, released_expansion(*side, 100, ratio))
+    fixed = masks.expand_box(box, 100, 100, ratio)
+    times = (side[1] - side[0]) * ratio / 100
+    if times > 1:
+        assert fixed[:2] == (0, 100)
+    if 1.1 < times < 1.9:
+        assert line.mean() < 1
+    if times < 1:
+        assert fixed == parity
+
+
+@pytest.mark.parametrize("levels_8bit", [True, False])
+def test_a_face_that_fills_the_picture_has_the_whole_mask_or_none_as_released(
+    levels_8bit: bool,
+) -> None:
+    box, lip = (0, 64, 0, 64), (24, 40, 36, 46)
+    regions = {
+        large: masks.mask_pyramid(
+            masks.region_images(box, lip, 64, 64, levels_8bit=levels_8bit, large=large), 16
+        )[0][0, 0]
+        for large in ("parity", "fixed")
+    }
+    full, face, lips = regions["fixed"]
+    assert full.max() == 0
+    assert torch.allclose(face + lips, torch.ones(16, 16), atol=2 / 255)
+    full, face, lips = regions["parity"]
+    assert full.min() == 1
+    assert face.max() == 0
+    assert lips.max() > 0.9

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,15 +14,17 @@ from diffusers.models.unets.unet_motion_model import (
     CrossAttnUpBlockMotion,
 )
 from hallo_golden import Case, fill
-from torch import Tensor
+from hallo_sizes import NANO
+from torch import Tensor, nn
 
 from methods.ddim import ddim_step
 from methods.guidance import guide
-from methods.hallo.calls import HalloCall, Scales, Slot
+from methods.hallo.calls import HalloCall, Slot
 from methods.hallo.checkpoints import nets_of, published_tensors
 from methods.hallo.networks import HalloNets, equip_block, stage_parameters
+from methods.hallo.options import Scales
 from methods.hallo.schedule import sampling_schedule
-from methods.hallo.sizes import NANO, Place, Sizes
+from methods.hallo.sizes import Place, Sizes
 from methods.patterns import parse_pattern
 
 BLOCK = Sizes(heads=4, motion_heads=2, groups=8, audio_width=20, token_width=24)
@@ -33,7 +37,7 @@ SHARED: dict[str, Any] = {
     "cross_attention_dim": 24,
     "temporal_num_attention_heads": 2,
 }
-SCALES = Scales(0.7, 1.3, 2.0)
+SCALES = Scales(pose=0.7, face=1.3, lip=2.0)
 
 
 def folded(x: Tensor) -> Tensor:
@@ -132,6 +136,31 @@ def full_call(case: Case, nets: HalloNets, **options: Any) -> tuple[Tensor, Hall
     return tokens, call
 
 
+def two_steps(
+    case: Case, nets: HalloNets, tokens: Tensor, call: HalloCall
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Timestep, prediction of both halves and latents after it, of each of two steps."""
+    schedule, latents = sampling_schedule(2), case.input["latents"]
+    assert list(schedule.timesteps) == [999, 499]
+    for index, t in enumerate(schedule.timesteps):
+        output = nets.denoising_unet(latents.expand(2, -1, -1, -1, -1), t, tokens, call)
+        latents = ddim_step(schedule, index, latents, guide(output, 3.5, 2))
+        yield t, output, latents
+
+
+@contextmanager
+def watched(nets: HalloNets, block: str) -> Iterator[list[Tensor]]:
+    """What a block of the denoising network returns first, call by call."""
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, args: Any, out: Any) -> None:
+        seen.append(out[0] if isinstance(out, tuple) else out)
+
+    handle = nets.denoising_unet.unet.get_submodule(block).register_forward_hook(keep)
+    yield seen
+    handle.remove()
+
+
 def test_the_whole_is_published(full: tuple[Case, HalloNets]) -> None:
     case, nets = full
     tokens, call = full_call(case, nets)
@@ -143,12 +172,14 @@ def test_the_whole_is_published(full: tuple[Case, HalloNets]) -> None:
     case.check("face_features", call.locator[1:])
     for name in ("down_blocks.2", "mid_block", "up_blocks.1"):
         case.check(f"bank.{name}.attentions.0", call.bank[f"{name}.attentions.0"].flatten(0, 1))
-    schedule, latents = sampling_schedule(2), case.input["latents"]
-    assert list(schedule.timesteps) == [999, 499]
-    for index, t in enumerate(schedule.timesteps):
-        output = nets.denoising_unet(latents.expand(2, -1, -1, -1, -1), t, tokens, call)
+    blocks = ("down_blocks.2", "down_blocks.3", "mid_block", "up_blocks.0")
+    with ExitStack() as stack:
+        seen = {name: stack.enter_context(watched(nets, name)) for name in blocks}
+        steps = list(two_steps(case, nets, tokens, call))
+    for name in blocks:
+        case.check(f"probe.{name}", seen[name][0].unflatten(0, (2, 4)).transpose(1, 2))
+    for index, (t, output, latents) in enumerate(steps):
         case.check(f"noise_pred.{t}", output)
-        latents = ddim_step(schedule, index, latents, guide(output, 3.5, 2))
         case.check(f"latents.{index}", latents)
     again = published_tensors(nets)
     assert again.keys() == case.weights.keys()
@@ -159,16 +190,18 @@ def test_rounded_banks_and_the_evaluation_branch_are_published(
     full: tuple[Case, HalloNets],
 ) -> None:
     case, nets = full
-    latents = case.input["latents"].expand(2, -1, -1, -1, -1)
     for options, name, tolerance in (
         ({"half": True}, "variant/fp16_banks", float(case.header["tolerance_variant"])),
         ({"evaluation": True}, "wrong/eval_branch", case.tolerance),
     ):
-        tokens, call = full_call(case, nets, **options)
-        found = nets.denoising_unet(latents, 999, tokens, call)
-        off = (found - case.aside[f"{name}/noise_pred.999"]).abs().max().item()
-        print(f"{name}: off by {off:.1e}, allowed {tolerance:g}")
-        assert off <= tolerance
+        steps = two_steps(case, nets, *full_call(case, nets, **options))
+        found = {f"{name}/noise_pred.{t}": output for t, output, _ in steps}
+        wanted = {key: value for key, value in case.aside.items() if key.startswith(name)}
+        assert wanted
+        for key, value in wanted.items():
+            off = (found[key] - value).abs().max().item()
+            print(f"{key}: off by {off:.1e}, allowed {tolerance:g}")
+            assert off <= tolerance
 
 
 @pytest.fixture

@@ -65,6 +65,8 @@ def test_the_shell_around_it_is_published() -> None:
     with torch.no_grad(), reading(shell.transformer_blocks[0].attn1).holding(call):
         out = shell(x, encoder_hidden_states=tokens).sample
     case.check("sample", out.unflatten(0, (2, 3)).transpose(1, 2))
+    frames = call.motion_frames(LAYER, x)
+    case.check("motion_frames", frames.flatten(3).transpose(2, 3))
 
 
 def attention() -> Any:

@@ -47,7 +47,9 @@ def test_boxes_come_from_options_then_the_clip_then_landmarks() -> None:
 
 
 def test_who_knows_nothing_is_told_what_to_give() -> None:
-    with pytest.raises(UserError, match=r"regions\.face.*backbone\.landmarks.*mediapipe"):
+    with pytest.raises(
+        UserError, match=r"regions\.face.*backbone\.landmarks.*crossframe\[portraits\]"
+    ):
         find_boxes(PICTURE, 0, PLAIN, {}, None)
     truth = {"face": box_of(FACE), "lip": box_of(LIP)}
     with pytest.raises(UserError, match="does not show the face"):
@@ -111,7 +113,7 @@ def test_other_than_one_face_is_refused(count: int) -> None:
 
 def test_mediapipe_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mediapipe", None)
-    with pytest.raises(NotAvailable, match="pip install mediapipe"):
+    with pytest.raises(NotAvailable, match=r"mediapipe.*crossframe\[portraits\]"):
         load_landmarker(Path("face.task"))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,20 +14,24 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from hallo_golden import Case
+from hallo_sizes import NANO
 from torch import Tensor
 
 from crossframe.errors import UserError
 from crossframe.voice import Voice
+from data_manifests.clips import ClipRequest, load_clip
 from methods import METHODS
 from methods.base import SampleRequest
 from methods.hallo.backbone import HalloBackbone
 from methods.hallo.calls import HalloCall
 from methods.hallo.checkpoints import nets_of
 from methods.hallo.config import HalloConfig
-from methods.hallo.drawing import Conditions, Null, prepare
+from methods.hallo.drawing import Conditions, prepare
 from methods.hallo.networks import HalloNets
+from methods.hallo.options import Guidance
+from methods.hallo.portrait import listen
 from methods.hallo.sampler import run_latents, sample, schedule_of
-from methods.hallo.sizes import NANO, Sizes
+from methods.hallo.sizes import Sizes
 from methods.hallo.sound import SpectralFeatures
 from tests.tiny_backbone import randomize
 
@@ -198,6 +204,55 @@ def test_a_whole_last_segment_is_the_same_however_it_would_be_filled(
     assert notes["hallo"]["frames_drawn"] == 5
 
 
+@pytest.mark.parametrize(("frames", "padding", "drawn"), [(65, "silence", 80), (70, "shorter", 70)])
+def test_clips_slightly_faster_than_the_sound_are_drawn_whole(
+    backbone: HalloBackbone, frames: int, padding: str, drawn: int
+) -> None:
+    """At 25.4 frames a second the voice fills fewer frames at 25 than the clip has."""
+    notes: dict[str, Any] = {}
+    wide = replace(backbone, nets=filled(HalloNets(replace(TINY, positions=18))))
+    asked = request(frames, voice=voice(frames, 25.4), note=notes.__setitem__)
+    cheap = {"steps": 1, "guidance": {"scale": 1.0}, "motion": {"frames": 0}}
+    segment = {"length": 16, "padding": padding}
+    assert len(made(wide, asked, segment=segment, **cheap)) == frames
+    assert notes["hallo"]["frames_drawn"] == drawn
+
+
+def test_what_is_heard_is_the_voice_cut_to_the_clip(backbone: HalloBackbone) -> None:
+    long, keys = voice(10), []
+
+    def shared(stage: str, parts: Any, make: Any) -> Any:
+        keys.append(parts[0])
+        return make()
+
+    exact = request(7, voice=long.cut(0, 7 / 25), shared=shared)
+    slow = request(7, voice=long.cut(0, 7 / 24.6), shared=shared)
+    shorter = config(segment={"length": LENGTH, "padding": "shorter"})
+    heard = [listen(backbone, r, r.voice, shorter) for r in (exact, slow)]
+    assert len(heard[0]) == 7  # 8 by the released count in floating point
+    assert torch.equal(*heard)
+    assert keys[0] == keys[1]
+
+
+def test_bright_portraits_are_normalised_twice_as_released(
+    backbone: HalloBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The autoencoder is then given 2 (2 p - 1) - 1 for pixels p, not 2 p - 1."""
+    given: list[Tensor] = []
+    encode = backbone.vae.encode
+    monkeypatch.setattr(backbone.vae, "encode", lambda x: (given.append(x), encode(x))[1])
+    bright = replace(request(LENGTH), frames=0.6 + 0.3 * request(LENGTH).frames)
+    dark = replace(bright, frames=bright.frames.clone())
+    dark.frames[0, 0, 0, 0] = 0.4
+    quirk = {"quirks": {"bright_twice": True}, "motion": {"frames": 0}}
+    for asked, more in ((bright, quirk), (bright, {"motion": {"frames": 0}}), (dark, quirk)):
+        made(backbone, asked, steps=1, **more)
+    portrait = bright.frames[:1]
+    torch.testing.assert_close(given[0], 4 * portrait - 3)
+    torch.testing.assert_close(given[1], 2 * portrait - 1)
+    torch.testing.assert_close(given[2], 2 * dark.frames[:1] - 1)
+
+
 def test_without_reference_attention_nothing_of_the_portrait_is_left(
     backbone: HalloBackbone,
 ) -> None:
@@ -288,28 +343,29 @@ def test_the_null_half_is_composed_as_asked() -> None:
     )
     call = HalloCall(2, order="fixed")
 
-    def halves(null: Null) -> dict[str, tuple[Tensor, Tensor]]:
+    def halves(null: Guidance) -> dict[str, tuple[Tensor, Tensor]]:
         tokens, told = prepare(nets, given, call, guided=True, null=null)
         assert told.audio is not None
         assert told.locator is not None
         assert told.bank is not None
-        assert told.unconditional == int(null.reference)
+        assert told.unconditional == int(null.reference == "dropped")
         motion = told.bank["mid_block.attentions.0"][:, 1:]
         parts = {"identity": tokens, "audio": told.audio, "locator": told.locator, "motion": motion}
         return {name: (part[0], part[1]) for name, part in parts.items()}
 
-    kept = halves(Null(identity="kept", audio="kept", reference=False, locator=False))
+    everything = dict.fromkeys(("identity", "audio", "reference", "locator"), "kept")
+    kept = halves(Guidance.model_validate({"scale": 1.0, **everything}))
     assert all(torch.equal(*pair) for pair in kept.values())
-    bare = halves(Null(identity="zeros", audio="zeros", motion=True))
+    bare = halves(Guidance(identity="zeros", audio="zeros", motion="dropped"))
     assert not any(null.any() for null, _ in bare.values())
     assert all(torch.equal(bare[name][1], kept[name][1]) for name in kept)
-    released = halves(Null())
+    released = halves(Guidance())
     zero = nets.image_proj(torch.zeros(1, TINY.face_width))[0]
     assert torch.equal(released["identity"][0], zero)
     assert not released["audio"][0].any()
     assert not released["locator"][0].any()
     assert released["motion"][0].any()
-    spoken = halves(Null(audio="projected"))["audio"][0]
+    spoken = halves(Guidance(audio="projected"))["audio"][0]
     assert torch.equal(spoken, nets.audio_proj(torch.zeros_like(given.sound))[0])
 
 
@@ -325,9 +381,9 @@ def test_the_null_half_is_composed_as_asked() -> None:
         (
             {"truth": {}},
             {"reference": {"locator": False}, "regions": {"attention": "everywhere"}},
-            ("who the portrait shows", "insightface"),
+            ("who the portrait shows", "crossframe[portraits]"),
         ),
-        ({"truth": {}}, {"reference": {"identity": False}}, ("regions", "mediapipe")),
+        ({"truth": {}}, {"reference": {"identity": False}}, ("regions", "crossframe[portraits]")),
     ],
 )
 def test_what_does_not_fit_is_told(
@@ -374,3 +430,33 @@ def test_half_precision_is_kept_throughout(backbone: HalloBackbone, plain: Tenso
     found = made(rough, request(LENGTH), quirks={"half_bank": True})
     assert found.dtype == torch.float32
     assert 0 < (found - plain).abs().mean() < 0.05
+
+
+# --- a portrait and a recording
+SHARED = Path(__file__).parents[2] / "shared" / "audio"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no portraits and no recording in {SHARED}")
+@pytest.mark.parametrize("name", ["portrait-2", "portrait-5"])
+def test_a_photographed_portrait_speaks_a_recording(
+    backbone: HalloBackbone, tmp_path: Path, name: str
+) -> None:
+    """From picture and sound file to frames; random networks, so that only the way is tested."""
+    shutil.copy(SHARED / f"{name}.jpg", tmp_path)
+    sound = SHARED / "driving-1.wav"
+    (tmp_path / f"{name}.yaml").write_text(f"voice: {sound}\n", encoding="utf-8")
+    clip = load_clip(ClipRequest(str(tmp_path / f"{name}.jpg"), frames=8, size=16))
+    assert clip.voice is not None
+    assert clip.voice.seconds == pytest.approx(8 / 25)
+    notes: dict[str, Any] = {}
+    pictures = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).float() / 255
+    asked = SampleRequest(pictures, "", voice=clip.voice, note=notes.__setitem__)
+    boxes = {"face": [0.3, 0.7, 0.2, 0.8], "lip": [0.42, 0.58, 0.6, 0.7]}
+    drawn = made(backbone, asked, regions=boxes, reference={"identity": False})
+    assert drawn.shape == pictures.shape
+    assert drawn.std() > 0.01
+    assert notes["hallo"]["segments"] == 3
+    silent = replace(asked, voice=Voice(np.zeros_like(clip.voice.samples)))
+    quiet = made(backbone, silent, regions=boxes, reference={"identity": False})
+    assert not torch.equal(quiet, drawn)

@@ -11,7 +11,7 @@ from golden_case import GOLDEN, Golden
 from crossframe.errors import UserError
 from crossframe.sound import read_sound
 from crossframe.voice import RATE, Voice
-from methods.hallo.segments import padded_samples, sound_frames
+from methods.hallo.segments import padded_frames, padded_samples, sound_frames
 from methods.hallo.sound import (
     BANDS,
     SpectralFeatures,
@@ -21,7 +21,6 @@ from methods.hallo.sound import (
     load_wav2vec,
     mel_triangles,
     normalised,
-    padded_frames,
     windows,
 )
 from miniature.voices import draw_speech

@@ -44,7 +44,13 @@ def test_timesteps_are_the_published_ones(published: Golden, steps: int) -> None
 
 def test_signal_is_the_published_one_and_training_s_is_not(published: Golden) -> None:
     published.close(alpha_bars(SAMPLING), "alphas_cumprod")
-    assert alpha_bars(SAMPLING)[-1] == 0
+    levels = alpha_bars(SAMPLING)
+    assert levels[-1] == 0
+    published.close(1 - levels / torch.cat([torch.ones(1), levels[:-1]]), "betas")
+    schedule = sampling_schedule(40)
+    published.close(torch.tensor(schedule.alpha_bar_next[-1]), "final_alpha_cumprod")
+    # The sampler begins with standard normal noise, as it is.
+    assert published.output["init_noise_sigma"].tolist() == [1.0]
     at = {betas: float(alpha_bars(betas)[749]) for betas in (SAMPLING, TRAINING)}
     assert at[SAMPLING] == pytest.approx(0.0134, abs=1e-4)
     assert at[TRAINING] == pytest.approx(0.0332, abs=1e-4)
@@ -52,7 +58,18 @@ def test_signal_is_the_published_one_and_training_s_is_not(published: Golden) ->
 
 @pytest.mark.parametrize(
     ("steps", "t"),
-    [(1, 999), (25, 39), (25, 519), (25, 999), (40, 24), (40, 499), (40, 999), (5, 199), (5, 599)],
+    [
+        (1, 999),
+        (25, 39),
+        (25, 519),
+        (25, 999),
+        (40, 24),
+        (40, 499),
+        (40, 999),
+        (5, 199),
+        (5, 599),
+        (5, 999),
+    ],
 )
 def test_single_steps_are_the_published_ones(published: Golden, steps: int, t: int) -> None:
     schedule = sampling_schedule(steps)
@@ -77,8 +94,10 @@ def test_the_loop_with_guidance_is_the_published_one() -> None:
     case = Golden("hallo/ddim_sampling")
     schedule = sampling_schedule(case.config["steps"])
     start = case.input["latents"][0].transpose(0, 1)  # (f, c, h, w)
+    seen: dict[int, Tensor] = {}
 
     def predict(latents: Tensor, timestep: int, scale: float) -> Tensor:
+        seen[timestep] = latents
         mixed = torch.einsum("ioc,fchw->ifohw", case.input["W"], latents)
         both = mixed + timestep / 1000 * case.input["b"][:, None, :, None, None]
         return guide(both.flatten(0, 1), scale, 2)
@@ -86,6 +105,9 @@ def test_the_loop_with_guidance_is_the_published_one() -> None:
     scales = [case.config["cfg"]] * len(schedule)
     final = denoise(predict, schedule, scales, start)
     case.close(final.transpose(0, 1)[None], "final")
+    assert list(seen) == case.output["timesteps"].long().tolist()
+    after = torch.stack([*list(seen.values())[1:], final])
+    case.close(after.transpose(1, 2), "trajectory")
 
 
 def test_a_perfect_velocity_leads_to_the_picture_in_eight_steps() -> None:

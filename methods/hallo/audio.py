@@ -14,7 +14,8 @@ from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from methods.hallo.calls import EQUAL, REGIONS, Scales
+from methods.hallo.calls import EQUAL, REGIONS
+from methods.hallo.options import Scales
 
 
 class AudioBlock(nn.Module):
@@ -47,7 +48,7 @@ class AudioBlock(nn.Module):
         x = x + self.attn1(self.norm1(x))
         query = self.norm2(x)
         if self.masked:
-            for index, scale in enumerate(scales):
+            for index, scale in enumerate((scales.pose, scales.face, scales.lip)):
                 mask = None if masks is None else masks[:, index, :, None]
                 x = x + scale * self._branch(index, query, audio, mask)
         else:

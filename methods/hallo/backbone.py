@@ -14,12 +14,10 @@ from methods.backbone_config import BackboneConfig, locate_all, weights_identity
 from methods.hallo.checkpoints import load_net
 from methods.hallo.faces import FaceEncoder, load_face_encoder
 from methods.hallo.landmarks import Landmarker, load_landmarker
-from methods.hallo.locator import FaceLocator
-from methods.hallo.networks import DenoisingNet, HalloNets
-from methods.hallo.projections import AudioProjection, ImageProjection
-from methods.hallo.reference import ReferenceNet
+from methods.hallo.networks import HalloNets
 from methods.hallo.schedule import SAMPLING, scheduler_config
 from methods.hallo.sound import SoundEncoder, SpectralFeatures, load_wav2vec
+from methods.hallo.vocals import Vocals, load_vocals
 from methods.loading import from_diffusers, load_network, pick_device
 from methods.weight_files import Part, identity_of_part
 
@@ -30,7 +28,7 @@ class HalloBackbone:
 
     nets: the five of `net.pth`. vae: AutoencoderKL. audio_encoder: its features have the shape that
     `nets` were made for. face_encoder, landmarks: None where identities and boxes are known
-    otherwise.
+    otherwise. vocals: parts voices from music; None hears them as they are.
     scheduler_config: of sampling as released. chunk: images that pass through the autoencoder at
     once. identity: sha256 by `role/file`; empty for one made by hand.
     """
@@ -45,31 +43,7 @@ class HalloBackbone:
     chunk: int = 8
     identity: Mapping[str, str] = field(default_factory=dict)
     landmarks: Landmarker | None = None
-
-    @property
-    def reference_unet(self) -> ReferenceNet:
-        """The network that writes the bank."""
-        return self.nets.reference_unet
-
-    @property
-    def denoising_unet(self) -> DenoisingNet:
-        """The network that predicts."""
-        return self.nets.denoising_unet
-
-    @property
-    def face_locator(self) -> FaceLocator:
-        """From the box of the face to features."""
-        return self.nets.face_locator
-
-    @property
-    def image_proj(self) -> ImageProjection:
-        """From a face embedding to identity tokens."""
-        return self.nets.image_proj
-
-    @property
-    def audio_proj(self) -> AudioProjection:
-        """From windows of sound to audio tokens."""
-        return self.nets.audio_proj
+    vocals: Vocals | None = None
 
     @property
     def factor(self) -> int:
@@ -92,6 +66,7 @@ def load_hallo(config: BackboneConfig) -> HalloBackbone:
     audio = _load_audio_encoder(found, device)
     faces = load_face_encoder(found["face_encoder"][1]) if "face_encoder" in found else None
     points = load_landmarker(found["landmarks"][1]) if "landmarks" in found else None
+    vocals = _load_vocals(found)
     _require_fitting(nets, vae, audio)
     for net in (nets, vae):
         net.to(device, dtype).eval().requires_grad_(False)
@@ -105,6 +80,7 @@ def load_hallo(config: BackboneConfig) -> HalloBackbone:
         chunk=config.chunk,
         identity=weights_identity(config, "hallo"),
         landmarks=points,
+        vocals=vocals,
     )
 
 
@@ -122,6 +98,13 @@ def _load_audio_encoder(
         return SpectralFeatures()
     part, folder = found["audio_encoder"]
     return replace(load_wav2vec(folder, str(device)), weights=identity_of_part(part, folder))
+
+
+def _load_vocals(found: Mapping[str, tuple[Part, Path]]) -> Vocals | None:
+    if "vocals" not in found:
+        return None
+    part, path = found["vocals"]
+    return load_vocals(path, identity_of_part(part, path))
 
 
 def _require_fitting(nets: HalloNets, vae: Any, audio: SoundEncoder) -> None:

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from torch import Tensor
 
+from methods.hallo.options import Scales
 from methods.patterns import Pattern, parse_pattern
 
 REGIONS = ("full", "face", "lip")
@@ -31,18 +32,9 @@ Order = Literal["parity", "fixed"]
 READ = parse_pattern("individual+reference")
 
 
-class Scales(NamedTuple):
-    """Weights of the three branches of audio attention, in the order of `REGIONS`.
-
-    The paper calls them head pose, facial expression and lips.
-    """
-
-    pose: float = 1.0
-    face: float = 1.0
-    lip: float = 1.0
-
-
 EQUAL = Scales()
+ABSENT_FRAMES = 4
+"""Motion frames, all zero, that stand in where there is no bank, whatever n is; as released."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +55,6 @@ class HalloCall:
     reference_levels: levels at which the reference is attended to; None means all.
     order: which image is a row's reference. In the released code row r reads that of clip r mod b,
         where r // f was meant; the two differ when b > 1 and f > 1.
-    absent_frames: motion frames, all zero, that stand in when there is no bank: the released code
-        has 4 of them, whatever n is.
     motion_norm: statistics of the motion modules' norm, `per_frame` as released or `pooled` over
         frames as in diffusers.
     dead_modules: whether the motion modules of the deepest down and up block run. Released weights
@@ -84,7 +74,6 @@ class HalloCall:
     pattern: Pattern = READ
     reference_levels: tuple[int, ...] | None = None
     order: Order = "parity"
-    absent_frames: int = 4
     motion_norm: Literal["per_frame", "pooled"] = "per_frame"
     dead_modules: bool = False
     evaluation: bool = False
@@ -101,7 +90,7 @@ class HalloCall:
         """Return the motion frames (b n c h w) of a layer, for rows `like` (b f, c, h, w)."""
         if self.bank is None:
             b = like.shape[0] // self.frames
-            return like.new_zeros(b, self.absent_frames, *like.shape[1:])
+            return like.new_zeros(b, ABSENT_FRAMES, *like.shape[1:])
         return self.bank[layer][:, 1:].transpose(2, 3).unflatten(3, like.shape[2:])
 
     def region_masks(self, level: int, like: Tensor) -> Tensor | None:

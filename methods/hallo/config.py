@@ -53,13 +53,21 @@ _RELEASED: Mapping[str, Any] = {
         "evaluation": False,
         "dead_modules": False,
         "motion_norm": "per_frame",
+        "large_boxes": "parity",
+        "bright_twice": True,
     },
 }
 _PAPER = merge(
     _RELEASED,
     {
         "regions": {"levels_8bit": False},
-        "quirks": {"reference_rows": "fixed", "token_rows": "fixed", "half_bank": False},
+        "quirks": {
+            "reference_rows": "fixed",
+            "token_rows": "fixed",
+            "half_bank": False,
+            "large_boxes": "fixed",
+            "bright_twice": False,
+        },
     },
 )
 
@@ -68,8 +76,10 @@ class HalloConfig(MethodConfig):
     """Hallo: a portrait that speaks. The first frame of the clip and its voice are all that counts.
 
     `preset: repo` is the released code (fudan-generative-vision/hallo at 8fd7c57) with all it does.
-    `preset: paper` is the text: every frame reads its own portrait, nothing is rounded; where the
-    text is silent (noise schedule, null half, sizes of boxes) it stays with the released choice.
+    `preset: paper` is the text as far as released weights can follow it: every frame reads its own
+    portrait, nothing is rounded; where the text is silent (noise schedule, null half, sizes of
+    boxes) it stays with the released choice, and sound is attended to once per region, as in the
+    code, where the text splits the result of one attention by masks.
     `preset: fixed` is the paper's with the noise schedule of training, which the code's own line
     for it would set if it stood before the scheduler is made.
 

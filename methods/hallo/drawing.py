@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from methods.denoising import Predict, StepNoise, denoise
 from methods.guidance import guide
 from methods.hallo.calls import Bank, HalloCall, Masks, Order
 from methods.hallo.networks import HalloNets
+from methods.hallo.options import Guidance
 
 
 @dataclass(frozen=True)
@@ -38,24 +38,7 @@ class Conditions:
     face: Tensor | None
 
 
-@dataclass(frozen=True)
-class Null:
-    """What the half without conditions goes without; the default is the released composition.
-
-    identity: `projected`, the tokens of a zero embedding; `zeros`, tokens of 0; `kept`.
-    audio: `zeros`, tokens of 0; `projected`, those of features of 0; `kept`.
-    reference, locator: whether they are left out. motion: whether the motion frames' features are
-        0, which the released code leaves as they are.
-    """
-
-    identity: Literal["projected", "zeros", "kept"] = "projected"
-    audio: Literal["zeros", "projected", "kept"] = "zeros"
-    reference: bool = True
-    locator: bool = True
-    motion: bool = False
-
-
-RELEASED = Null()
+RELEASED = Guidance()
 
 
 def prepare(
@@ -65,7 +48,7 @@ def prepare(
     *,
     guided: bool,
     half: bool = False,
-    null: Null = RELEASED,
+    null: Guidance = RELEASED,
     tokens_order: Order | None = None,
 ) -> tuple[Tensor, HalloCall]:
     """Return identity tokens and the call of a whole sampling run.
@@ -74,6 +57,7 @@ def prepare(
     under the identity tokens of their half, and masks are the same in both.
 
     call: everything that `given` does not say, such as scales and order. half: see `ReferenceNet`.
+    null: what the half without conditions goes without.
     tokens_order: of the identity tokens in the reference network; None is the call's order.
     """
     b, f = given.sound.shape[:2]
@@ -85,7 +69,7 @@ def prepare(
         tokens = torch.cat([_null_identity(nets, given, tokens, null), tokens])
         audio = torch.cat([_null_audio(nets, given, audio, null), audio])
         if located is not None:
-            located = torch.cat([torch.zeros_like(located) if null.locator else located, located])
+            located = torch.cat([_located_null(located, null), located])
         if masks is not None:
             masks = tuple(torch.cat([mask, mask]) for mask in masks)
         images = torch.cat([images, images])
@@ -93,8 +77,8 @@ def prepare(
     told = replace(
         call,
         frames=f,
-        bank=_still(bank, b) if guided and null.motion else bank,
-        unconditional=b if guided and null.reference else 0,
+        bank=_still(bank, b) if guided and null.motion == "dropped" else bank,
+        unconditional=b if guided and null.reference == "dropped" else 0,
         audio=audio,
         masks=masks,
         locator=located,
@@ -109,14 +93,18 @@ def _located(nets: HalloNets, given: Conditions, frames: int) -> Tensor | None:
     return features.expand(-1, -1, frames, -1, -1)
 
 
-def _null_identity(nets: HalloNets, given: Conditions, tokens: Tensor, null: Null) -> Tensor:
+def _located_null(located: Tensor, null: Guidance) -> Tensor:
+    return torch.zeros_like(located) if null.locator == "dropped" else located
+
+
+def _null_identity(nets: HalloNets, given: Conditions, tokens: Tensor, null: Guidance) -> Tensor:
     if null.identity == "projected":
         projected: Tensor = nets.image_proj(torch.zeros_like(given.identity))
         return projected
     return tokens if null.identity == "kept" else torch.zeros_like(tokens)
 
 
-def _null_audio(nets: HalloNets, given: Conditions, audio: Tensor, null: Null) -> Tensor:
+def _null_audio(nets: HalloNets, given: Conditions, audio: Tensor, null: Guidance) -> Tensor:
     if null.audio == "projected":
         projected: Tensor = nets.audio_proj(torch.zeros_like(given.sound))
         return projected
@@ -158,7 +146,7 @@ def draw_latents(
     call: HalloCall,
     *,
     half: bool = False,
-    null: Null = RELEASED,
+    null: Guidance = RELEASED,
     tokens_order: Order | None = None,
     eta: float = 0.0,
     step_noise: StepNoise = lambda index: None,

@@ -57,7 +57,7 @@ def load_face_encoder(path: Path) -> FaceEncoder:
     try:
         app = importlib.import_module("insightface.app")
     except ImportError as error:
-        fix = "pip install insightface onnxruntime"
+        fix = "install it: pip install 'crossframe[portraits]'"
         raise NotAvailable("backbone.face_encoder", f"insightface: {error}", fix) from error
     # The name of a set is a folder below `models`; the released layout has none.
     analysis = app.FaceAnalysis(

@@ -48,7 +48,7 @@ def load_landmarker(path: Path) -> Landmarker:
         vision: Any = importlib.import_module("mediapipe.tasks.python.vision")
         tasks: Any = importlib.import_module("mediapipe.tasks.python")
     except ImportError as error:
-        what, fix = f"mediapipe: {error}", "pip install mediapipe"
+        what, fix = f"mediapipe: {error}", "install it: pip install 'crossframe[portraits]'"
         raise NotAvailable("backbone.landmarks", what, fix) from error
     base = tasks.BaseOptions(model_asset_path=str(path))
     # Two, so that a second face is noticed.

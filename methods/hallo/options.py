@@ -16,6 +16,8 @@ Level = Annotated[int, Field(ge=0, le=3)]
 Weight = Annotated[float, Field(ge=0)]
 Ratio = Annotated[float, Field(gt=0)]
 Box = tuple[Unit, Unit, Unit, Unit]
+LargeBoxes = Literal["parity", "fixed"]
+"""What becomes of boxes as large as the picture or larger; see `Quirks`."""
 READ = "individual+reference"
 
 
@@ -84,7 +86,8 @@ class Guidance(axes.Guidance):
 class Scales(Options):
     """Weights of the three branches of audio attention.
 
-    The paper calls them head pose, expression and lips; each acts through its region's mask.
+    The paper calls them head pose, expression and lips; each acts through its region's mask, in the
+    order of `calls.REGIONS`.
     """
 
     pose: Weight = Field(default=1.0, description="branch of the region around the face")
@@ -205,4 +208,14 @@ class Quirks(Options):
     motion_norm: Literal["per_frame", "pooled"] = Field(
         default="per_frame",
         description="group norm of the motion modules; pooled over frames, as in diffusers",
+    )
+    large_boxes: LargeBoxes = Field(
+        default="parity",
+        description="a face's box that would be larger than the picture becomes a strip at its far "
+        "border, and one that fills it has an empty soft mask, as released; fixed: the whole of it",
+    )
+    bright_twice: bool = Field(
+        default=True,
+        description="portrait and motion frames that are nowhere darker than mid-grey are "
+        "normalised twice on their way to the autoencoder, as released",
     )

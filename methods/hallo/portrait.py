@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ RATE_OFF = 0.02
 NO_IDENTITY = Problem(
     "backbone.face_encoder",
     "nothing says who the portrait shows",
-    fix="name the folder face_analysis/models there and `pip install insightface onnxruntime`, or "
+    fix="name the folder face_analysis/models there and `pip install 'crossframe[portraits]'`, or "
     "set reference.identity: false",
 )
 
@@ -58,15 +59,17 @@ def look(backbone: HalloBackbone, request: SampleRequest, config: HalloConfig) -
     picture = request.frames[frame]
     height, width = picture.shape[-2:]
     masked, side = options.attention == "three", height // backbone.factor
+    large = config.quirks.large_boxes
     identity = face_embedding(backbone, request, config)
     masks, face = None, None
     if _needs_boxes(config):
         boxes = find_boxes(picture, frame, options, request.truth, backbone.landmarks)
         size = (width, height)
         if masked:
-            masks = tuple(on_device(backbone, m) for m in make_masks(*boxes, size, options, side))
+            made = make_masks(*boxes, size, options, side, large)
+            masks = tuple(on_device(backbone, mask) for mask in made)
         if config.reference.locator:
-            face = on_device(backbone, make_locator(boxes[0], size, options, side))
+            face = on_device(backbone, make_locator(boxes[0], size, options, side, large))
     return Portrait(picture, on_device(backbone, identity[None]), masks, face)
 
 
@@ -101,14 +104,25 @@ def listen(
 ) -> Tensor:
     """Return what each frame hears, (T, window, k, c) float32 on the CPU.
 
-    T is f, padded as the configuration says. Features are shared by all samples of a voice.
+    T is f, padded as the configuration says: of a clip whose rate is not quite 25 the voice is cut,
+    or silence added, to as many frames as the clip has. Features are shared by all samples of a
+    voice.
     """
     encoder, reach = backbone.audio_encoder, backbone.nets.sizes.window // 2
-    parts = [voice.sha256, encoder.identity(), config.padded_to, reach]
-    made = request.shared(
-        "sound", parts, lambda: {"windows": hear(encoder, voice, config.padded_to, reach)}
-    )
-    return made["windows"]
+    frames, multiple = len(request.frames), config.padded_to
+    voice = voice.cut(0, frames / FPS)
+    parts: list[Any] = [voice.sha256, encoder.identity(), multiple, reach]
+    vocals = backbone.vocals
+    if vocals is not None:
+        parts.append(dict(vocals.weights))
+
+    def heard() -> dict[str, Tensor]:
+        alone = voice if vocals is None else vocals(voice)
+        return {"windows": hear(encoder, alone, multiple, reach)}
+
+    made = request.shared("sound", parts, heard)
+    # The released count of frames, in floating point, is one too large for some lengths.
+    return made["windows"][: -(-frames // multiple) * multiple]
 
 
 def on_device(backbone: HalloBackbone, tensor: Tensor) -> Tensor:

@@ -21,12 +21,11 @@ from methods.base import Progress, SampleRequest
 from methods.ddim import Schedule, make_schedule
 from methods.denoising import StepNoise, guidance_scales
 from methods.hallo.backbone import HalloBackbone
-from methods.hallo.calls import HalloCall, Scales
+from methods.hallo.calls import HalloCall
 from methods.hallo.config import HalloConfig
-from methods.hallo.drawing import Conditions, Null, draw_latents
-from methods.hallo.options import Guidance
+from methods.hallo.drawing import Conditions, draw_latents
 from methods.hallo.portrait import Portrait, listen, look, on_device, require
-from methods.hallo.segments import Segment, draw_segments, plan_segments
+from methods.hallo.segments import GREY, Segment, draw_segments, plan_segments
 from methods.noise import frame_noise
 from methods.patterns import parse_pattern
 
@@ -86,6 +85,8 @@ class Run:
         backbone: Any = self.backbone
         sound = self.heard[segment.frames]
         shown = torch.cat([self.portrait.picture[None], motion])
+        if self.config.quirks.bright_twice and shown.min() >= GREY:
+            shown = 2 * shown - 1
         images = encode_frames(backbone, shown)[None]
         given = Conditions(
             identity=self.portrait.identity,
@@ -144,7 +145,7 @@ def run_latents(
         guidance_scales(guidance, len(schedule)),
         call_of(config),
         half=quirks.half_bank,
-        null=null_of(guidance),
+        null=guidance,
         tokens_order=quirks.token_rows,
         eta=config.eta,
         step_noise=step_noise,
@@ -155,9 +156,9 @@ def run_latents(
 def call_of(config: HalloConfig) -> HalloCall:
     """Return what a configuration tells the networks, besides a segment's conditions."""
     quirks, reference = config.quirks, config.reference
-    scales = Scales(**config.scales.model_dump())
+    scales = config.scales
     if config.regions.attention == "full":
-        scales = scales._replace(face=0.0, lip=0.0)
+        scales = scales.model_copy(update={"face": 0.0, "lip": 0.0})
     return HalloCall(
         frames=0,
         scales=scales,
@@ -167,17 +168,6 @@ def call_of(config: HalloConfig) -> HalloCall:
         motion_norm=quirks.motion_norm,
         dead_modules=quirks.dead_modules,
         evaluation=quirks.evaluation,
-    )
-
-
-def null_of(guidance: Guidance) -> Null:
-    """Return what the null half goes without."""
-    return Null(
-        identity=guidance.identity,
-        audio=guidance.audio,
-        reference=guidance.reference == "dropped",
-        locator=guidance.locator == "dropped",
-        motion=guidance.motion == "dropped",
     )
 
 

@@ -44,12 +44,17 @@ def sound_frames(samples: int) -> int:
     return math.ceil(samples / SAMPLE_RATE * FPS)
 
 
+def padded_frames(samples: int, length: int) -> int:
+    """Frames that `samples` samples fill, made a multiple of `length`."""
+    return -(-sound_frames(samples) // length) * length
+
+
 def padded_samples(samples: int, length: int) -> int:
     """Samples after zeros were added so that the frames fill segments of `length` frames.
 
     Whole frames are added to what there is, so the end of the last frame may stay cut off.
     """
-    missing = -sound_frames(samples) % length
+    missing = padded_frames(samples, length) - sound_frames(samples)
     return samples + missing * SAMPLES_PER_FRAME
 
 

@@ -152,20 +152,3 @@ def _is_kind(value: Any, default: Any) -> bool:
         kind = type(default[0])
         return isinstance(value, list | tuple) and all(type(entry) is kind for entry in value)
     return type(value) is type(default)
-
-
-NANO = Sizes(
-    widths=(32, 64, 64, 64),
-    layers=1,
-    heads=2,
-    token_width=32,
-    motion_heads=2,
-    audio_width=32,
-    face_width=16,
-    audio_blocks=1,
-    audio_channels=8,
-    audio_hidden=32,
-    audio_tokens=4,
-    locator_widths=(4, 8, 8, 16),
-)
-"""The smallest sizes that learned to follow a voice; 6.0 M parameters."""

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from crossframe.errors import Problem, UserError
 from crossframe.voice import RATE, Voice, envelope, pitch
-from methods.hallo.segments import FPS, audio_windows, padded_samples, sound_frames
+from methods.hallo.segments import FPS, audio_windows, padded_frames, padded_samples
 
 REACH = 2
 """Frames on either side of a frame whose sound it hears too (scripts/inference.py:95-114)."""
@@ -81,11 +81,6 @@ def windows(features: Tensor, reach: int = REACH) -> Tensor:
     not the features: a segment hears over its borders.
     """
     return features[audio_windows(len(features), reach)]
-
-
-def padded_frames(samples: int, length: int) -> int:
-    """Return T for `samples` samples: a multiple of `length`."""
-    return -(-sound_frames(samples) // length) * length
 
 
 def _require_rate(voice: Voice) -> None:
