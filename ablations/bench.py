@@ -73,11 +73,18 @@ class ClipBench:
 
     @cached_property
     def face(self) -> Face | None:
-        """Mouth, loudness of the voice, face and pose, where they are known."""
+        """Mouth, loudness, face, pose and what hangs beside it, where they are known."""
         known = self.truth
         if "mouth" not in known or "envelope" not in known:
             return None
-        return Face(known["mouth"], known["envelope"], known.get("face"), known.get("pose"))
+        objects = known.get("masks")
+        return Face(
+            mouth=known["mouth"],
+            envelope=known["envelope"],
+            box=known.get("face"),
+            pose=known.get("pose"),
+            hanging=None if objects is None else objects[:, -1],
+        )
 
     def controls(
         self, kinds: tuple[str, ...], annotator_range: str = "correct"

@@ -56,9 +56,9 @@ class SampleRequest:
     truth: what is known exactly about the source, empty for footage: `flow_forward` and
         `flow_backward` (f-1, 2, h, w) in pixels, t -> t+1 and back; `occluded_forward` and
         `occluded_backward` (f-1, h, w) bool; `depth` (f, h, w) in [0, 1], 1 = near; `masks`
-        (f, n, h, w) bool, the visible part of each object. Of talking faces: `mouth`, one box that
-        holds the mouth in all frames, `lip` and `face`, the boxes of each frame, (f, h, w) bool;
-        `opening` (f,) of the mouth in [0, 1]; `pose` (f, 2), the head's offset in pixels;
+        (f, n, h, w) bool, the visible part of each object; of talking faces head, body and what
+        hangs beside the head. Of talking faces too: `mouth`, one box that holds the mouth in all
+        frames, `lip` and `face`, the boxes of each frame, (f, h, w) bool; `opening` (f,) of the mouth in [0, 1]; `pose` (f, 2), the head's offset in pixels;
         `envelope` (f,), the voice's loudness; `identity` (k,), who the face is.
     voice: what is heard during the frames, None where nothing is.
     shared: gives work that samples have in common; it changes no result.

@@ -103,13 +103,16 @@ class Face:
     mouth: (f, h, w) bool, a region that holds the mouth in every frame, open or closed; a box will
     do. envelope: (f,) loudness of the voice during each frame, of any unit. box: (f, h, w) bool,
     the box around the face in each frame of the source, or None. pose: (f, 2), where the head of
-    the source is, (x, y) in pixels off its middle, or None.
+    the source is, (x, y) in pixels off its middle, or None. hanging: (f, h, w) bool, the visible
+    part of an object outside of the face that goes up and down as the head of the source goes
+    aside, or None.
     """
 
     mouth: Tensor
     envelope: Tensor
     box: Tensor | None = None
     pose: Tensor | None = None
+    hanging: Tensor | None = None
 
 
 @dataclass(frozen=True)

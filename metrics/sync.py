@@ -5,6 +5,8 @@ Shapes: f frames, h height, w width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import torch
@@ -19,12 +21,14 @@ from metrics.shared import require_source
 NAME = "sync/mouth_corr"
 HEAD = "sync/head_corr"
 RANGE = "sync/mouth_range"
+OUTSIDE = "sync/outside_corr"
 LEAST_FRAMES = 5
 STILL = 1e-6
 """Standard deviation below which a series counts as constant."""
 LUMA = (0.299, 0.587, 0.114)
-REACH = 8
-"""A head is looked for as far as one part in so many of the frame's side from where it was."""
+REACH, OBJECT_REACH = 8, 5
+"""A head, or an object that hangs beside it, is looked for as far as one part in so many of the
+frame's side from where it was."""
 
 
 def mouth_openness(frames: Tensor, mouth: Tensor) -> Tensor:
@@ -114,25 +118,76 @@ def head_offsets(frames: Tensor, portrait: Tensor, box: Tensor) -> Tensor:
     away; the place with the highest normalised cross-correlation counts, to parts of a pixel by a
     parabola.
     """
-    rows, columns = (torch.where(box.any(axis))[0] for axis in (1, 0))
-    top, left = int(rows[0]), int(columns[0])
-    reach = frames.shape[-1] // REACH
-    face = _luma(portrait[None])[0, rows][:, columns].float().numpy()
-    padded = F.pad(_luma(frames)[:, None], [reach] * 4, mode="replicate")[:, 0].float().numpy()
-    bottom, right = top + len(rows) + 2 * reach, left + len(columns) + 2 * reach
-    places = [_best_column(frame[top:bottom, left:right], face) for frame in padded]
+    face = _cut(_luma(portrait[None])[:, None], box)
+
+    def likeness(window: np.ndarray) -> np.ndarray:
+        return cv2.matchTemplate(window, face, cv2.TM_CCOEFF_NORMED)
+
+    return _moved(_luma(frames)[:, None], box, frames.shape[-1] // REACH, likeness)[:, 0]
+
+
+def object_offsets(frames: Tensor, portrait: Tensor, part: Tensor) -> Tensor:
+    """How far an object of a portrait has moved in each frame: (f, 2) float64, (x, y) in pixels.
+
+    frames: (f, 3, h, w) in [0, 1]. portrait: (3, h, w). part: (h, w) bool, the object's pixels in
+    it. The object is laid over each frame wherever it is up to a fifth of the frame's side away;
+    the place with the least squared difference of RGB counts, to parts of a pixel by parabolas.
+    """
+    template = _cut(portrait[None], part)
+    mask = np.repeat(_cut(part[None, None].float(), part)[..., None], 3, 2)
+
+    def likeness(window: np.ndarray) -> np.ndarray:
+        return -cv2.matchTemplate(window, template, cv2.TM_SQDIFF, mask=mask)
+
+    return _moved(frames, part, frames.shape[-1] // OBJECT_REACH, likeness)
+
+
+def _moved(
+    pictures: Tensor, part: Tensor, reach: int, likeness: Callable[[np.ndarray], np.ndarray]
+) -> Tensor:
+    """Where a part (h, w) bool lies in pictures (f, c, h, w), from its own place: (f, 2) float64.
+
+    likeness: of a window around the part, `reach` pixels wider on all sides, to the part at every
+    place in it; the highest counts.
+    """
+    top, bottom, left, right = _extent(part)
+    padded = F.pad(pictures.float(), [reach] * 4, mode="replicate")
+    windows = padded[:, :, top : bottom + 2 * reach, left : right + 2 * reach]
+    places = [_highest(likeness(_plane(window))) for window in windows]
     return torch.tensor(places, dtype=torch.float64) - reach
 
 
-def _best_column(window: np.ndarray, face: np.ndarray) -> float:
-    """Column, to parts of a pixel, at which a face (a, b) is most like a window (h, w)."""
-    likeness = cv2.matchTemplate(window, face, cv2.TM_CCOEFF_NORMED)
-    row, column = np.unravel_index(int(likeness.argmax()), likeness.shape)
-    if not 0 < column < likeness.shape[1] - 1:
-        return float(column)
-    before, here, after = (float(value) for value in likeness[row, column - 1 : column + 2])
+def _extent(part: Tensor) -> tuple[int, int, int, int]:
+    """First and last row and column (ends exclusive) of a part (h, w) bool."""
+    rows, columns = (torch.where(part.any(axis))[0] for axis in (1, 0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _cut(picture: Tensor, part: Tensor) -> np.ndarray:
+    """The box around a part of a picture (1, c, h, w), as OpenCV takes it."""
+    top, bottom, left, right = _extent(part)
+    return _plane(picture[0, :, top:bottom, left:right].float())
+
+
+def _plane(picture: Tensor) -> np.ndarray:
+    """A picture (c, h, w) as (h, w, c), or (h, w) where c is 1."""
+    moved = picture[0] if len(picture) == 1 else picture.permute(1, 2, 0)
+    return np.ascontiguousarray(moved.numpy())
+
+
+def _highest(likeness: np.ndarray) -> tuple[float, float]:
+    """Place (x, y) of the highest value of a map (h, w), to parts of a pixel."""
+    y, x = (int(i) for i in np.unravel_index(int(likeness.argmax()), likeness.shape))
+    return _refined(likeness[y], x), _refined(likeness[:, x], y)
+
+
+def _refined(values: np.ndarray, at: int) -> float:
+    """The top of the parabola through the highest of some values and its neighbours."""
+    if not 0 < at < len(values) - 1:
+        return float(at)
+    before, here, after = (float(value) for value in values[at - 1 : at + 2])
     bend = before - 2 * here + after
-    return float(column) + (0.5 * (before - after) / bend if bend < 0 else 0.0)
+    return at + (0.5 * (before - after) / bend if bend < 0 else 0.0)
 
 
 def head_corr(inputs: MetricInputs) -> MetricValue:
@@ -144,6 +199,26 @@ def head_corr(inputs: MetricInputs) -> MetricValue:
     moved = head_offsets(inputs.frames, source[0], face.box[0])
     terms = _terms(HEAD, moved, face.pose[:, 0], "the head of the source stands still")
     return mean_of(terms)
+
+
+def outside_corr(inputs: MetricInputs) -> MetricValue:
+    """`sync/outside_corr`: one term per frame. NotAvailable where no such object is known."""
+    face = inputs.face
+    if face is None or face.hanging is None:
+        what = "needs to know an object outside of the face that moves with the head"
+        raise NotAvailable(OUTSIDE, f"{what}, and the clip does not say")
+    source = require_source(OUTSIDE, inputs)
+    return mean_of(_outside_series(inputs.frames, source[0], face.hanging))
+
+
+def _outside_series(frames: Tensor, portrait: Tensor, hanging: Tensor) -> Tensor:
+    if not hanging.flatten(1).any(1).all():
+        raise NotAvailable(OUTSIDE, "the object is not seen in some frame of the source")
+    rows = torch.arange(hanging.shape[1], dtype=torch.float64)
+    shown = hanging.double().sum(2)
+    heights = (shown * rows).sum(1) / shown.sum(1)
+    found = object_offsets(frames, portrait, hanging[0])[:, 1]
+    return _terms(OUTSIDE, found, heights, "the object of the source stands still")
 
 
 def _luma(frames: Tensor) -> Tensor:
@@ -169,6 +244,13 @@ class HeadCorrelation(ClipMean):
 
     higher_is_better = True
     series = staticmethod(_head_series)
+
+
+class OutsideCorrelation(ClipMean):
+    """`sync/outside_corr` over clips: frames (f, 3, h, w), portrait (3, h, w), object (f, h, w)."""
+
+    higher_is_better = True
+    series = staticmethod(_outside_series)
 
 
 class MouthCorrelation(ClipMean):

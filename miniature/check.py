@@ -29,8 +29,9 @@ from methods.conditions import canny
 from methods.ddim import make_schedule
 from methods.denoising import denoise
 from methods.guidance import guide
+from methods.hallo.backbone import load_hallo
 from miniature.clip import IMAGE_SIZE, MEAN, STD, tokens
-from miniature.export import WEIGHTS, load_hallo, load_hallo_vae, load_judge, write_acceptance
+from miniature.export import WEIGHTS, load_hallo_vae, load_judge, write_acceptance
 from miniature.figure import Figure
 from miniature.hallo_check import check_hallo, check_hallo_vae
 from miniature.judge import HEADS, Judge, answers
@@ -223,7 +224,7 @@ def measure(only: Sequence[str] = ()) -> list[Figure]:
         "svd-unet": lambda: check_svd_unet(backbone),
         "svd-vae": lambda: check_svd_vae(backbone),
         "hallo-vae": lambda: check_hallo_vae(load_hallo_vae()),
-        "hallo": lambda: check_hallo(load_hallo(), load_hallo_vae()),
+        "hallo": lambda: check_hallo(load_hallo(parse_backbone("miniature"))),
     }
     wanted = [name for name in checks if (not only or name in only) and (WEIGHTS / name).is_dir()]
     return [figure for name in wanted for figure in checks[name]()]

@@ -18,7 +18,7 @@ from crossframe.errors import Problem, UserError
 from crossframe.files import read_json, replacing_folder, write_json, write_text
 from crossframe.keys import file_sha256
 from crossframe.provenance import package_versions
-from methods.hallo.checkpoints import load_net, write_net
+from methods.hallo.checkpoints import write_net
 from methods.hallo.networks import HalloNets
 from miniature.clip import build_tokenizer, preprocessor
 from miniature.face import VERSION as FACES_VERSION
@@ -50,10 +50,11 @@ ABOUT = {
         "Hallo's five networks by their published names: talking faces from a portrait and the "
         "spectral features of a voice"
     ),
+    "hallo-released": "As `hallo`, trained with the drops and the weighting of the released stages",
 }
 WORLD = f"miniature world, version {VERSION}, training split, generated"
 FACES = f"talking faces, version {FACES_VERSION}, training split, generated"
-DATA = {"hallo-vae": FACES, "hallo": FACES}
+DATA = {"hallo-vae": FACES, "hallo": FACES, "hallo-released": FACES}
 """What a network was trained on, where it was not the miniature world of sprites."""
 SCHEDULERS = {
     "unet": ("scheduler", {"_class_name": "DDIMScheduler", **SCHEDULE}),
@@ -75,19 +76,6 @@ def load_judge() -> Judge:
     judge = Judge()
     judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return judge.eval()
-
-
-def load_hallo() -> HalloNets:
-    """The shipped networks of Hallo, in float32.
-
-    Raises:
-        UserError: they have not been trained.
-    """
-    path = WEIGHTS / "hallo" / NET
-    if not path.is_file():
-        fix = "run `crossframe miniature train hallo`"
-        raise UserError(Problem(str(path), "the networks have not been trained", fix=fix))
-    return load_net(path).float().eval().requires_grad_(False)
 
 
 def load_hallo_vae() -> AutoencoderKL:

@@ -23,9 +23,12 @@ from methods.hallo.schedule import TRAINING, alpha_bars
 from methods.hallo.sizes import Sizes
 from methods.hallo.sound import windows
 from methods.hallo.training import (
+    STAGE_1,
+    STAGE_2,
     STAGE_2_JOINT,
     Dropped,
     DropRates,
+    Weighting,
     draw_drops,
     noised,
     offset_noise,
@@ -68,12 +71,26 @@ EXPANDED = 0.5
 the others have what the released training gives them, the union over the clip."""
 BEGINNINGS = 0.25
 """Part of the segments that have the reference for motion frames."""
-RATES: dict[int, DropRates] = {
-    1: DropRates(identity=0.05, everything=0.05),
-    2: STAGE_2_JOINT,
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a stage minimises: how often steps leave conditions out, and how errors are weighted."""
+
+    rates: DropRates
+    weighting: Weighting = "per_sample"
+
+
+Losses = Literal["meant", "released"]
+OBJECTIVES: Mapping[Losses, Mapping[int, Objective]] = {
+    "meant": {
+        1: Objective(DropRates(identity=0.05, everything=0.05)),
+        2: Objective(STAGE_2_JOINT),
+    },
+    "released": {1: Objective(STAGE_1), 2: Objective(STAGE_2, "batch_mean")},
 }
-"""What steps leave out, by stage: the branch without conditions is trained as guidance uses it,
-which neither stage of the released training does."""
+"""By stage. Meant: the branch without conditions is trained as guidance uses it, which neither
+stage of the released training does, and every sample's error has its own weight."""
 SAVE_EVERY = 150.0
 
 
@@ -163,12 +180,21 @@ def draw_segments(talks: Talks, batch: int, length: int) -> Example:
 
 
 class Trainer:
-    """What both stages minimise. grey: latents (4 h w) of what stands for no motion frame."""
+    """What both stages minimise.
 
-    def __init__(self, nets: HalloNets, stage: Literal[1, 2], grey: Tensor) -> None:
+    grey: latents (4 h w) of what stands for no motion frame. objective: None is the one meant.
+    """
+
+    def __init__(
+        self,
+        nets: HalloNets,
+        stage: Literal[1, 2],
+        grey: Tensor,
+        objective: Objective | None = None,
+    ) -> None:
         self.nets, self.stage, self.grey = nets, stage, grey.to(device())
         self.signal = alpha_bars(TRAINING).to(device())
-        self.rates = RATES[stage]
+        self.objective = objective or OBJECTIVES["meant"][stage]
 
     def loss(self, example: Example) -> Tensor:
         """Min-SNR-weighted squared error of the velocity; draws from torch's generator."""
@@ -177,10 +203,11 @@ class Trainer:
         noise = torch.randn(clean.shape).to(clean)
         noise = offset_noise(noise, torch.randn(clean.shape[:2]).to(clean))
         level = self.signal[t]
-        tokens, call = self.told(example, draw_drops(self.rates, torch.rand(5)))
+        tokens, call = self.told(example, draw_drops(self.objective.rates, torch.rand(5)))
         answer = self.nets.denoising_unet(noised(clean, noise, level), t, tokens, call)
         target = velocity(clean, noise, level)
-        return weighted_error(answer, target, snr_weights(level), focus=example.focus)
+        weights, weighting = snr_weights(level), self.objective.weighting
+        return weighted_error(answer, target, weights, weighting, example.focus)
 
     def told(self, example: Example, dropped: Dropped) -> tuple[Tensor, HalloCall]:
         """Identity tokens and the call of a step, without what is dropped."""
@@ -220,29 +247,30 @@ class Trainer:
         return torch.zeros_like(audio) if dropped.audio else audio
 
 
-def train(vae: AutoencoderKL) -> HalloNets:
+def train(vae: AutoencoderKL, losses: Losses = "meant") -> HalloNets:
     """Train or resume both stages; returns the averaged networks."""
     talks = Talks(vae)
     talks.encode_missing()
     nets = build().to(device())
-    train_stage(nets, talks, 1, RECIPES[0])
-    train_stage(nets, talks, 2, RECIPES[1])
+    train_stage(nets, talks, 1, losses)
+    train_stage(nets, talks, 2, losses)
     return nets
 
 
-def train_stage(nets: HalloNets, talks: Talks, stage: Literal[1, 2], recipe: Recipe) -> None:
+def train_stage(nets: HalloNets, talks: Talks, stage: Literal[1, 2], losses: Losses) -> None:
     """Train or resume one stage, and leave the average of its weights in the networks."""
+    recipe, name = RECIPES[stage - 1], "hallo" if losses == "meant" else f"hallo-{losses}"
     nets.requires_grad_(False)
     for parameter in stage_parameters(nets, stage).values():
         parameter.requires_grad_(True)
-    run = Fit(nets, recipe, phase_folder("hallo", stage - 1, RECIPES))
-    trainer = Trainer(nets, stage, talks.grey)
+    run = Fit(nets, recipe, phase_folder(name, stage - 1, RECIPES))
+    trainer = Trainer(nets, stage, talks.grey, OBJECTIVES[losses][stage])
 
-    def losses(step: int) -> Mapping[str, Tensor]:
+    def step_losses(step: int) -> Mapping[str, Tensor]:
         if stage == 1:
             return {"still": trainer.loss(draw_stills(talks, recipe.batch))}
         length = LENGTHS[step % len(LENGTHS)]
         return {"segment": trainer.loss(draw_segments(talks, recipe.batch, length))}
 
-    run.run(losses, every=SAVE_EVERY)
+    run.run(step_losses, every=SAVE_EVERY)
     run.use_average()

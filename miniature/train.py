@@ -61,8 +61,8 @@ def _hallo_vae() -> AutoencoderKL:
     return hallo_vae.train(_trained(AutoencoderKL, "vae"))
 
 
-def _hallo() -> HalloNets:
-    return hallo.train(_trained(AutoencoderKL, "hallo-vae"))
+def _hallo(losses: hallo.Losses) -> Callable[[], HalloNets]:
+    return lambda: hallo.train(_trained(AutoencoderKL, "hallo-vae"), losses)
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Sequence[Recipe]]] = {
@@ -75,27 +75,34 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Sequence[Recipe]]] = {
     "svd-unet": (_svd_unet, svd.RECIPES),
     "svd-vae": (_svd_vae, [svd_vae.RECIPE]),
     "hallo-vae": (_hallo_vae, [hallo_vae.RECIPE]),
-    "hallo": (_hallo, hallo.RECIPES),
+    "hallo": (_hallo("meant"), hallo.RECIPES),
 }
+VARIANTS: dict[str, tuple[Callable[[], nn.Module], Sequence[Recipe]]] = {
+    "hallo-released": (_hallo("released"), hallo.RECIPES),
+}
+"""Trained only when they are named, and not shipped."""
 
 
 def main(words: list[str]) -> int:
     """Train the named networks, or all, and write them to ``miniature/weights``."""
     parser = argparse.ArgumentParser(prog="crossframe miniature train", description=__doc__)
-    parser.add_argument("networks", nargs="*", help=f"of {', '.join(NETWORKS)}; default: all")
+    known = NETWORKS | VARIANTS
+    more = f"; when named also {', '.join(VARIANTS)}"
+    shown = f"of {', '.join(NETWORKS)}; default: all of these{more}"
+    parser.add_argument("networks", nargs="*", help=shown)
     parser.add_argument("--threads", type=int, help="CPU threads")
     options = parser.parse_args(words)
-    unknown = [name for name in options.networks if name not in NETWORKS]
+    unknown = [name for name in options.networks if name not in known]
     if unknown:
         raise UserError(
             [
-                Problem("miniature train", f"no network {name!r}", ", ".join(NETWORKS))
+                Problem("miniature train", f"no network {name!r}", ", ".join(known))
                 for name in unknown
             ]
         )
     if options.threads:
         torch.set_num_threads(options.threads)
     for name in options.networks or NETWORKS:
-        train, recipes = NETWORKS[name]
+        train, recipes = known[name]
         print(export(name, train(), recipes))
     return 0

@@ -37,7 +37,7 @@ LAYERS = {
     "data_manifests": set(),
     "methods": set(),
     "metrics": set(),
-    "miniature": {"data_manifests", "methods"},
+    "miniature": {"data_manifests", "methods", "metrics"},
     "ablations": {"data_manifests", "methods", "metrics"},
     "reports": {"ablations", "data_manifests", "methods", "metrics"},
 }

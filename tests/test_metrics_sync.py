@@ -8,12 +8,15 @@ from metrics.sync import (
     HeadCorrelation,
     MouthCorrelation,
     MouthRange,
+    OutsideCorrelation,
     correlation_terms,
     head_corr,
     head_offsets,
     mouth_corr,
     mouth_openness,
     mouth_range,
+    object_offsets,
+    outside_corr,
 )
 
 ENVELOPE = torch.tensor([0.0, 0.5, 1.0, 0.4, 0.1, 0.8, 0.3, 0.9])
@@ -158,3 +161,55 @@ def test_clips_that_do_not_say_where_the_head_is_have_no_value():
     still = Face(boxes, ENVELOPE, boxes, torch.zeros(8, 2))
     with pytest.raises(NotAvailable, match="stands still"):
         head_corr(MetricInputs(source, source, face=still))
+
+
+def swinging(heights, side=64):
+    """A coloured diamond at heights (f,) on a patterned ground, whole pixels down; its pixels."""
+    rng = np.random.default_rng(1)
+    ground = torch.tensor(rng.uniform(0.4, 0.6, (3, side, side))).float()
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    parts = torch.stack([(y - 30 - int(h)).abs() + (x - 10).abs() < 7 for h in heights])
+    colour = torch.tensor([0.9, 0.2, 0.1])[:, None, None]
+    return torch.where(parts[:, None], colour, ground), parts
+
+
+HEIGHTS = np.array([0, 2, 5, 9, 4, -3, -8, -1])
+
+
+def test_an_object_is_found_in_both_directions_and_between_pixels():
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+
+    def blob(dx, dy):
+        return torch.exp(-((x - 30 - dx) ** 2 + (y - 32 - dy) ** 2) / 60).expand(3, -1, -1)
+
+    part = (x - 30).abs() + (y - 32).abs() < 14
+    frames = torch.stack([blob(0, 0), blob(5, -3), blob(-2.5, 1.5)])
+    found = object_offsets(frames, blob(0, 0), part)
+    assert found.numpy() == pytest.approx(np.array([[0, 0], [5, -3], [-2.5, 1.5]]), abs=0.1)
+
+
+def test_a_face_does_not_count_as_what_moves_outside_of_it():
+    """The correlation of an object's height, whatever the rest of the picture does."""
+    source, parts = swinging(HEIGHTS)
+    face = Face(torch.ones_like(parts), ENVELOPE, hanging=parts)
+    for heights, wanted in ((HEIGHTS, 1.0), (-HEIGHTS, -1.0), (0 * HEIGHTS, 0.0)):
+        made, _ = swinging(heights)
+        made[:, :, :, 40:] = torch.rand(8, 3, 64, 24, generator=torch.Generator().manual_seed(2))
+        value = outside_corr(MetricInputs(made, source, face=face))
+        assert value.value == pytest.approx(wanted, abs=1e-3)
+    metric = OutsideCorrelation()
+    metric.update(source, source[0], parts)
+    assert metric.compute().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_clips_without_an_object_outside_of_the_face_have_no_value():
+    source, parts = swinging(HEIGHTS)
+    with pytest.raises(NotAvailable, match="the clip does not say"):
+        outside_corr(MetricInputs(source, source, face=Face(parts, ENVELOPE)))
+    hidden = parts.clone()
+    hidden[3] = False
+    with pytest.raises(NotAvailable, match="not seen in some frame"):
+        outside_corr(MetricInputs(source, source, face=Face(parts, ENVELOPE, hanging=hidden)))
+    still = parts[:1].expand_as(parts)
+    with pytest.raises(NotAvailable, match="stands still"):
+        outside_corr(MetricInputs(source, source, face=Face(parts, ENVELOPE, hanging=still)))

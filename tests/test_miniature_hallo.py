@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from diffusers.models import AutoencoderKL
 from torch import Tensor, nn
 
+from methods.hallo import training
+from methods.hallo.backbone import HalloBackbone
 from methods.hallo.calls import HalloCall
 from methods.hallo.drawing import draw_latents, prepare
 from methods.hallo.networks import HalloNets, stage_parameters
 from methods.hallo.schedule import sampling_schedule
 from methods.hallo.training import Dropped, DropRates
-from miniature import hallo, hallo_check, hallo_clips, hallo_vae, talking
+from metrics.base import MetricInputs, MetricValue
+from metrics.sync import head_corr, mouth_corr, outside_corr
+from miniature import hallo, hallo_check, hallo_clips, hallo_vae
 from miniature.figure import Figure
 from miniature.hallo_clips import LATENT, SOUND, Talk
+from tests.tiny_backbone import randomize
 
 FRAMES = hallo_clips.FRAMES
 
@@ -159,8 +168,8 @@ def test_a_step_learns_whatever_it_drops(
         own = stage_parameters(begun, stage)
         for name, parameter in begun.named_parameters():
             parameter.requires_grad_(name in own).grad = None
-        trainer = hallo.Trainer(begun, stage, Clips.grey)
-        trainer.rates = DropRates(**{kind: 1.0})
+        objective = hallo.Objective(DropRates(**{kind: 1.0}))
+        trainer = hallo.Trainer(begun, stage, Clips.grey, objective)
         loss = trainer.loss(example)
         loss.backward()
         assert torch.isfinite(loss)
@@ -215,52 +224,27 @@ def test_guidance_of_one_needs_no_second_half(nets: HalloNets, example: hallo.Ex
 
 
 @pytest.fixture(scope="module")
-def portraits() -> hallo_check.Portraits:
-    return hallo_check.held_out(clips=2, frames=24)
+def takes() -> list[hallo_check.Take]:
+    return [hallo_check.held_out(number, frames=24) for number in range(2)]
 
 
-def test_estimators_find_the_truth_in_true_frames(portraits: hallo_check.Portraits) -> None:
-    rows = list(zip(portraits.frames, portraits.truths, portraits.reference, strict=True))
-    for frames, truth, reference in rows:
-        assert hallo_check.voice_follows(frames, truth) > 0.97
-        assert hallo_check.head_follows(frames, truth, reference) > 0.98
-        assert hallo_check.thing_follows(frames, truth, reference) > 0.98
-        still = reference.expand_as(frames)
-        assert hallo_check.voice_follows(still, truth) == 0
-        assert hallo_check.head_follows(still, truth, reference) == 0
+def test_metrics_find_the_truth_in_true_frames(takes: list[hallo_check.Take]) -> None:
+    for take in takes:
+        true = take.judged(take.request.frames)
+        assert mouth_corr(true).value > 0.97
+        assert head_corr(true).value > 0.98
+        assert outside_corr(true).value > 0.98
+        still = take.judged(take.request.frames[:1].expand_as(take.request.frames))
+        assert mouth_corr(still).value == head_corr(still).value == outside_corr(still).value == 0
 
 
-def test_estimators_survive_noise(portraits: hallo_check.Portraits) -> None:
-    frames, truth, reference = portraits.frames[0], portraits.truths[0], portraits.reference[0]
-    noisy = frames + 0.05 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
-    assert hallo_check.voice_follows(noisy, truth) > 0.9
-    assert hallo_check.head_follows(noisy, truth, reference) > 0.95
-
-
-def test_offsets_are_exact_for_whole_and_half_pixels() -> None:
-    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-
-    def blob(dx: float, dy: float) -> Tensor:
-        return torch.exp(-((x - 30 - dx) ** 2 + (y - 32 - dy) ** 2) / 60).expand(3, -1, -1)
-
-    part = (x - 30).abs() + (y - 32).abs() < 14
-    found = talking.offsets(
-        torch.stack([blob(0, 0), blob(5, -3), blob(-2.5, 1.5)]), blob(0, 0), part
-    )
-    assert torch.allclose(found, torch.tensor([[0.0, 0], [5, -3], [-2.5, 1.5]]).to(found), atol=0.1)
-
-
-def test_border_jump_compares_borders_with_what_lies_between() -> None:
-    change = torch.tensor([1.0, 1, 3, 1, 1, 5, 1, 1])  # frames 3 and 6 begin segments
-    assert talking.border_jump([change], 3) == pytest.approx(4.0)
-
-
-def test_psnr_inside_a_region() -> None:
-    truth = torch.zeros(1, 3, 2, 2)
-    frames = truth.clone()
-    frames[..., 0, 0] = 0.1
-    where = torch.tensor([[[True, False], [False, False]]])
-    assert talking.psnr(frames, truth, where) == pytest.approx(20, abs=1e-3)
+def test_metrics_survive_noise(takes: list[hallo_check.Take]) -> None:
+    frames = takes[0].request.frames
+    noise = torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
+    noisy = takes[0].judged((frames + 0.05 * noise).clamp(0, 1))
+    assert mouth_corr(noisy).value > 0.9
+    assert head_corr(noisy).value > 0.95
+    assert outside_corr(noisy).value > 0.95
 
 
 def test_figures_say_when_they_fall_short() -> None:
@@ -268,6 +252,123 @@ def test_figures_say_when_they_fall_short() -> None:
     assert Figure("hallo", "x", 0.3, most=0.2).short
     assert not Figure("hallo", "x", 0.2, most=0.2).short
     assert Figure("hallo", "x", 1.0, 0.5, 2.0).goal == ">= 0.5, <= 2"
+
+
+def judged(
+    takes: list[hallo_check.Take], change: Callable[[Tensor], Tensor] = lambda x: x
+) -> list[MetricInputs]:
+    return [take.judged(change(take.request.frames)) for take in takes]
+
+
+def still(frames: Tensor) -> Tensor:
+    return frames[:1].expand_as(frames)
+
+
+def short(figures: Iterable[Figure]) -> list[str]:
+    return [figure.name for figure in figures if figure.short]
+
+
+def test_branches_that_are_off_must_cost_what_they_drive(takes: list[hallo_check.Take]) -> None:
+    true, quiet = judged(takes), judged(takes, still)
+    rows = {hallo_check.WHOLE: true, hallo_check.NO_LIP: quiet}
+    off = {hallo_check.NO_FACE: quiet, hallo_check.NO_POSE: quiet}
+    assert short(hallo_check.following({**rows, **off}, "")) == []
+    idle = {hallo_check.NO_FACE: true, hallo_check.NO_POSE: true}
+    told = short(hallo_check.following({**rows, **idle}, ""))
+    assert [name.rpartition(", ")[2] for name in told] == [hallo_check.NO_FACE, hallo_check.NO_POSE]
+
+
+def test_a_mouth_that_does_the_opposite_follows_too(
+    takes: list[hallo_check.Take], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([0.9, 0.9, 0.8, -0.8])
+    monkeypatch.setattr(hallo_check, "mouth_corr", lambda row: MetricValue(next(found), (0.0,)))
+    rows = dict.fromkeys(hallo_check.WAYS, judged(takes))
+    figures = list(hallo_check.following(rows, ""))
+    assert figures[1].value == pytest.approx(0.8)
+    assert figures[1].short
+
+
+def test_change_has_bounds_on_both_sides_and_borders_may_not_jump(
+    takes: list[hallo_check.Take],
+) -> None:
+    def jumping(frames: Tensor) -> Tensor:
+        """Twice as far from the middle in the second segment."""
+        late = torch.arange(len(frames)) >= hallo_check.LENGTH
+        return torch.where(late[:, None, None, None], 1 - frames, frames)
+
+    true, jumps = judged(takes), judged(takes, jumping)
+    assert short(hallo_check.continuity(true, jumps)) == []
+    assert short(hallo_check.continuity(jumps, true))[-2:] == [
+        "change at segment borders over that within",
+        "the same without motion frames",
+    ]
+    slow = judged(takes, lambda frames: frames.mean(0) + 0.25 * (frames - frames.mean(0)))
+    figure = next(hallo_check.continuity(slow, jumps))
+    assert figure.value == pytest.approx(0.25, abs=0.01)
+    assert figure.short
+
+
+def test_a_face_must_be_nearer_to_the_truth_than_its_portrait_repeated(
+    tiny: HalloBackbone, takes: list[hallo_check.Take], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hallo_check, "encode_frames", lambda backbone, frames: frames)
+    monkeypatch.setattr(hallo_check, "decode_latents", lambda backbone, latents: latents)
+    assert short(hallo_check.likeness(tiny, judged(takes))) == []
+    grey = judged(takes, lambda frames: 0.7 * still(frames) + 0.15)
+    assert short(hallo_check.likeness(tiny, grey)) == ["face, PSNR against the truth, dB"]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> HalloBackbone:
+    """Random networks that take what the miniature's take."""
+    torch.manual_seed(0)
+    nets = HalloNets(replace(hallo.SIZES, widths=(32,) * 4, groups=8)).eval()
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4,) * 4,
+        norm_num_groups=2,
+    )
+    return HalloBackbone(nets, randomize(vae, 1).eval(), SOUND)
+
+
+def test_the_check_runs_through_the_sampler(
+    tiny: HalloBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hallo_check, "LENGTH", 4)
+    cheap = {"steps": 1, "guidance": {"scale": 1.0}, "segment": {"length": 4}}
+    monkeypatch.setattr(hallo_check, "BASE", {**hallo_check.BASE, **cheap})
+    figures = list(hallo_check.check_hallo(tiny, clips=1, frames=6))
+    names = [figure.name for figure in figures]
+    assert len(set(names)) == len(names) == 15
+    assert all(math.isfinite(figure.value) for figure in figures)
+    gates = [figure.name for figure in figures if figure.goal]
+    assert len(gates) == 8
+    assert "n = 1 clips of 6 frames" in names[0]
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_objectives_reach_the_loss(begun: HalloNets, example: hallo.Example, stage: int) -> None:
+    """The released second stage weighs all samples alike; steps leave out what they are told."""
+    meant, released = (hallo.OBJECTIVES[name][stage] for name in ("meant", "released"))
+    assert hallo.Trainer(begun, stage, Clips.grey).objective == meant
+    assert (meant.weighting, released.weighting) == (
+        "per_sample", "per_sample" if stage == 1 else "batch_mean",
+    )  # fmt: skip
+    assert released.rates == (training.STAGE_1 if stage == 1 else training.STAGE_2)
+
+    def loss(rates: DropRates, weighting: Any) -> float:
+        trainer = hallo.Trainer(begun, stage, Clips.grey, hallo.Objective(rates, weighting))
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(3)
+            return float(trainer.loss(example))
+
+    none = DropRates()
+    plain = loss(none, "per_sample")
+    assert loss(none, "per_sample") == plain
+    assert loss(none, "batch_mean") != plain
+    assert loss(DropRates(everything=1.0), "per_sample") != plain
 
 
 def test_pictures_for_the_autoencoder_weigh_faces_more() -> None:
