@@ -209,6 +209,26 @@ def test_other_levels() -> None:
     assert interpolated([100.0, 1.0], 1) == pytest.approx([100])
 
 
+def test_distilled_levels_are_every_nth_of_forty() -> None:
+    """What the scheduler published with AnimateLCM-SVD takes from 700 .. 0.002."""
+    wanted = Schedule(sigmas="distilled", sampler="consistency")
+    levels = {n: make_scheduler(SCHEDULER, wanted, n).sigmas.tolist() for n in (1, 2, 4, 8, 40)}
+    assert levels[4] == pytest.approx([700, 128.5637, 13.67844, 0.4968784, 0], rel=1e-5)
+    assert levels[1] == pytest.approx([700, 0])
+    assert levels[2] == pytest.approx([700, 13.67844, 0], rel=1e-5)
+    assert levels[8][:-1:2] == pytest.approx(levels[4][:-1], rel=1e-6)
+    assert levels[40] == pytest.approx(make_scheduler(SCHEDULER, Schedule(), 40).sigmas.tolist())
+    lower = make_scheduler(SCHEDULER, Schedule(sigmas="distilled", sigma_max=80.0), 4).sigmas
+    assert float(lower[0]) == pytest.approx(80)
+
+
+def test_ends_without_room_between_them_are_refused() -> None:
+    with pytest.raises(UserError, match=r"sigma_max.*from 0\.001 to 0\.002.*above sigma_min"):
+        make_scheduler(SCHEDULER, Schedule(sigma_max=0.001), 3)
+    with pytest.raises(UserError, match=r"from 700\.0 to 700\.0"):
+        make_scheduler(SCHEDULER, Schedule(sigma_min=700.0, sigmas="distilled"), 3)
+
+
 def test_schedulers_of_image_models_are_refused() -> None:
     with pytest.raises(UserError) as caught:
         make_scheduler({"prediction_type": "epsilon"}, Schedule(), 2)
@@ -293,10 +313,10 @@ def test_only_the_first_frame_of_the_clip_and_the_seed_matter(backbone: SvdBackb
 class Told:
     """The notes and the progress of a sample."""
 
-    def __init__(self, backbone: SvdBackbone, frames: int = 4, **given: Any) -> None:
+    def __init__(self, backbone: SvdBackbone, clip: int = 4, **given: Any) -> None:
         self.notes: dict[str, Any] = {}
         self.steps: list[tuple[int, int]] = []
-        asked = replace(request(frames), note=self.notes.__setitem__)
+        asked = replace(request(clip), note=self.notes.__setitem__)
         show = lambda done, total: self.steps.append((done, total))  # noqa: E731
         self.video = sample(backbone, asked, config(**given), show)
         self.facts = self.notes["svd"]
@@ -332,6 +352,9 @@ def test_windows_of_a_long_video(backbone: SvdBackbone) -> None:
     assert told.facts["unet_calls"] == 4
     assert told.video.shape == plain.shape
     assert not torch.equal(told.video, plain)
+    chunked = Told(backbone, 5, decode={"chunk": 2}, frames=7)
+    assert chunked.notes["decode_borders"] == [2, 4]
+    assert told.notes["decode_borders"] == []
     again = {"long": {"window": 3, "overlap": 1, "noise": "rescheduled"}}
     assert not torch.equal(made(backbone, 5, **again), told.video)
 
@@ -355,6 +378,7 @@ def test_a_window_is_predicted_as_a_video_of_its_own(backbone: SvdBackbone) -> N
         {"decode": {"chunk": 2}},
         {"schedule": {"sampler": "consistency"}},
         {"schedule": {"sigmas": "ays"}},
+        {"schedule": {"sigmas": "distilled"}},
         {"motion_bucket": 20},
         {"fps": 25},
         {"noise_aug": {"strength": 0.5}},
@@ -412,6 +436,12 @@ def test_presets_are_the_released_settings() -> None:
         ({"steps": 2, "schedule": {"sigmas": [1, 9]}}, "sigmas fall"),
         ({"steps": 2, "schedule": {"sigmas": [9, 0, 0]}}, "sigmas fall"),
         ({"schedule": {"sigmas": "ays", "sigma_max": 80}}, "sigma_max and sigma_min are for"),
+        ({"schedule": {"sigma_min": 5, "sigma_max": 1}}, "sigma_min is below sigma_max"),
+        ({"steps": 41, "schedule": {"sigmas": "distilled"}}, "40 steps at most"),
+        (
+            {"decode": {"framewise": True}, "alpha": {"gain": 0.5, "networks": ["vae"]}},
+            "take vae out of alpha.networks",
+        ),
         ({"fps": 0.5}, "greater than or equal to 1"),
         ({"attention": {"spatial": {"pattern": "reference"}}}, "no reference image"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -81,6 +82,17 @@ def test_shift_moves_the_logit_of_the_temporal_weight(shift: float, unet: Any, v
     expected = run(shifted(unet, -shift), unet_inputs(FRAMES))
     assert torch.allclose(ours, expected, atol=1e-5)
     assert torch.allclose(decodes, decoded(shifted(vae, shift)), atol=1e-5)
+
+
+def test_shift_in_half_precision_starts_from_the_logit_itself() -> None:
+    """Near 1 a sigmoid in float16 has steps of .0005, many of them to a unit of its logit."""
+    net = tiny_unet()
+    name, first = next(iter(blenders(net).items()))
+    first.mix_factor.data.fill_(8.0)
+    net.half()
+    with blended(net, Blend(shift=6.0)):
+        a = net.get_submodule(name).get_alpha(torch.zeros(1, 2), 3)
+    assert a.flatten().tolist() == pytest.approx([1 / (1 + math.exp(6.0 - 8.0))] * 2, abs=1e-4)
 
 
 def test_gain_scales_the_learned_weight() -> None:

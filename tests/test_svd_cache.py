@@ -96,6 +96,27 @@ def test_computed_in_every_step_outside_of_the_part(unet: Any) -> None:
     assert spatial == [0, 1]
 
 
+def test_a_result_from_before_guidance_ended_is_not_taken_again(unet: Any) -> None:
+    """One row in steps 0, 1, 4 and 5, two between: age counts, not how often a shape came."""
+    rows = [1, 1, 2, 2, 1, 1]
+    for every, wanted in ((2, [0, 2, 4]), (4, [0, 2, 4]), (5, [0, 2, 5])):
+        calls = Calls(unet)
+        with cached(unet, Reuse(spatial=every)) as clock:
+            for calls.step, count in enumerate(rows):
+                clock.at(calls.step, len(rows))
+                run(unet, inputs(seed=calls.step, rows=count))
+        assert calls.end()[SPATIAL] == wanted
+
+
+def test_an_old_result_of_the_same_shape_is_computed_anew(unet: Any) -> None:
+    with cached(unet, Reuse(spatial=2)) as clock:
+        clock.at(4, 25)
+        run(unet, inputs(1))
+        clock.at(15, 25)
+        made = run(unet, inputs(2))
+    assert torch.equal(made, run(unet, inputs(2)))
+
+
 @pytest.mark.parametrize("options", [{"spatial": 2}, {"temporal": 2}, {"deep": 2}])
 def test_the_same_call_again_is_exact_and_another_is_not(
     options: dict[str, int], unet: Any

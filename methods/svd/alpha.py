@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.models.resnet import AlphaBlender
 from torch import Tensor, nn
 
 from methods.svd.layers import choose_layers
@@ -60,15 +63,23 @@ def _chosen(net: nn.Module, options: Blend) -> dict[str, nn.Module]:
         return {}
     parts = "|".join(_PARTS[layer] for layer in options.layers)
     name = re.compile(rf"\.({parts})\.\d+\.time_mixer$")
-    what = f"alpha of the {network} ({', '.join(options.layers)})"
-    return choose_layers(net, options, name, what)
+    return choose_layers(net, options, name, "alpha")
 
 
 def _reweighted(blender: Any, options: Blend) -> GetAlpha:
-    learned: GetAlpha = blender.get_alpha
+    learned: GetAlpha = blender.__dict__.get("get_alpha") or partial(_learned, blender)
     if blender.switch_spatial_to_temporal_mix:
         return lambda indicator, ndims: temporal_weight(learned(indicator, ndims), options)
     return lambda indicator, ndims: 1 - temporal_weight(1 - learned(indicator, ndims), options)
+
+
+def _learned(blender: Any, indicator: Any, ndims: int) -> Tensor:
+    """The blender's own a in float32, so that a logit comes back from it; see `GetAlpha`."""
+    weights = SimpleNamespace(
+        merge_strategy=blender.merge_strategy, mix_factor=blender.mix_factor.float()
+    )
+    a: Tensor = AlphaBlender.get_alpha(weights, indicator, ndims)
+    return a
 
 
 def _restore(blender: nn.Module, before: GetAlpha | None) -> None:

@@ -1,10 +1,10 @@
-"""Results of layers taken again in later steps, through diffusers' attention-broadcast hook.
+"""Results of layers taken again in later steps, through a hook of diffusers.
 
-Three traps of that hook in this network, and what is done here: its states outlive a sample, as
-this UNet has nothing that resets them (here a `with` block has its own); it compares timesteps with
-a range that 0.25 ln sigma never meets (here the part of the run decides); and its name patterns
-take temporal for spatial attention (here layers are chosen by exact names). It also counts calls,
-not steps; here each window and each batch size has its own results, and the step is told.
+What Pyramid Attention Broadcast does (arXiv 2408.12588), for a network that diffusers' own hook of
+it does not fit: that one compares timesteps with a range that 0.25 ln sigma never meets, takes
+temporal for spatial attention by its name patterns, counts calls in place of steps, and keeps its
+states beyond a sample. Here the step is told, layers are chosen by exact names, and each window and
+each batch shape has a result of its own, which a `with` block outlives by nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from diffusers.hooks import HookRegistry
-from diffusers.hooks.pyramid_attention_broadcast import (
-    PyramidAttentionBroadcastHook,
-    PyramidAttentionBroadcastState,
-)
+import torch
+from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
 from crossframe.errors import Problem, UserError
@@ -36,8 +33,7 @@ class Clock:
 
     def __init__(self, options: Reuse) -> None:
         self._share = options.steps
-        self._told = False
-        self.step = 0
+        self._step: int | None = None
         self.part = 0
         self.takes_again = False
 
@@ -46,37 +42,39 @@ class Clock:
 
         step: 0 .. steps-1. part: which of several calls in this step, say the window's number.
         """
-        self.step, self.part, self._told = step, part, True
+        self._step, self.part = step, part
         self.takes_again = within(self._share, step, steps)
 
-    def read(self) -> int:
-        """1 where results may be taken again, else 0; RuntimeError before the first `at`."""
-        if not self._told:
+    @property
+    def step(self) -> int:
+        """The step that was announced; RuntimeError before the first."""
+        if self._step is None:
             raise RuntimeError("a UNet that keeps results was called before Clock.at(step, steps)")
-        return int(self.takes_again)
+        return self._step
 
 
-class ReuseHook(PyramidAttentionBroadcastHook):
-    """Computes a layer in every n-th step; keeps one result per part of a step and batch shape."""
+class ReuseHook(ModelHook):  # type: ignore[misc]
+    """Computes a layer in every n-th step; keeps one result per part of a step and batch shape.
+
+    A result is taken again while it is less than n steps old, so one from before a change of the
+    batch (guidance that ends and begins again) is not.
+    """
 
     def __init__(self, clock: Clock, every: int) -> None:
-        # The hook compares a timestep with a range, ends excluded: 1 lies in it and 0 does not.
-        super().__init__((0, 2), every, clock.read)
-        self._clock = clock
-        self._states: dict[Any, PyramidAttentionBroadcastState] = {}
+        super().__init__()
+        self._clock, self._every = clock, every
+        self._kept: dict[tuple[int, torch.Size], tuple[int, Any]] = {}
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Run the layer, or return what it returned before."""
         x: Tensor = args[0] if args else kwargs["hidden_states"]
-        key = (self._clock.part, x.shape)
-        self.state = self._states.setdefault(key, PyramidAttentionBroadcastState())
-        self.state.iteration = self._clock.step
-        return super().new_forward(module, *args, **kwargs)
-
-    def reset_state(self, module: nn.Module) -> nn.Module:
-        """Forget all results."""
-        self._states.clear()
-        return module
+        key, now = (self._clock.part, x.shape), self._clock.step
+        since, made = self._kept.get(key, (now - self._every, None))
+        if self._clock.takes_again and now - since < self._every:
+            return made
+        made = self.fn_ref.original_forward(*args, **kwargs)
+        self._kept[key] = (now, made)
+        return made
 
 
 class ConstantAttentionProcessor:
@@ -120,7 +118,7 @@ def cached(unet: nn.Module, options: Reuse) -> Iterator[Clock]:
         for module, every in _kept(unet, options):
             _hook(module, ReuseHook(clock, every), undo)
         if options.cross:
-            for attn in _named(unet, _CROSS, "cross-attention"):
+            for attn in _named(unet, _CROSS, "cross"):
                 undo.callback(attn.set_processor, attn.processor)
                 attn.set_processor(ConstantAttentionProcessor())
         yield clock
@@ -130,16 +128,16 @@ def _kept(unet: nn.Module, options: Reuse) -> list[tuple[nn.Module, int]]:
     """Modules whose results are kept, with the distance in steps."""
     kept: list[tuple[nn.Module, int]] = []
     if options.spatial > 1:
-        kept += [(attn, options.spatial) for attn in _named(unet, SPATIAL, "spatial attention")]
+        kept += [(attn, options.spatial) for attn in _named(unet, SPATIAL, "spatial")]
     if options.temporal > 1:
-        kept += [(attn, options.temporal) for attn in _named(unet, TEMPORAL, "temporal attention")]
+        kept += [(attn, options.temporal) for attn in _named(unet, TEMPORAL, "temporal")]
     if options.deep > 1:
         kept += [(block, options.deep) for block in _deep_blocks(unet)]
     return kept
 
 
-def _named(unet: nn.Module, name: re.Pattern[str], what: str) -> list[Any]:
-    return list(choose_layers(unet, Where(), name, f"reuse of {what}").values())
+def _named(unet: nn.Module, name: re.Pattern[str], option: str) -> list[Any]:
+    return list(choose_layers(unet, Where(), name, f"cache.{option}").values())
 
 
 def _deep_blocks(unet: nn.Module) -> list[nn.Module]:
@@ -151,7 +149,7 @@ def _deep_blocks(unet: nn.Module) -> list[nn.Module]:
     inner = [name for name, place in places.items() if place is not None and place.level > 0]
     if not inner:
         what = "a UNet of one level has no blocks below the outermost"
-        raise UserError(Problem("reuse: deep", what, "1"))
+        raise UserError(Problem("cache.deep", what, "1"))
     return [unet.get_submodule(name) for name in inner]
 
 

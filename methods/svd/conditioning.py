@@ -69,11 +69,15 @@ def image_embedding(backbone: SvdBackbone, images: Tensor) -> Tensor:
     images: (n, 3, h, w) in [0, 1], any size. They are resized while in [-1, 1], not cropped.
     """
     size = backbone.image_encoder.config.image_size
-    resized = (antialiased(images.float() * 2 - 1, size) + 1) / 2
     mean, std = torch.tensor(backbone.image_mean), torch.tensor(backbone.image_std)
-    seen = (resized - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    seen = clip_pixels(images, size, mean.view(-1, 1, 1), std.view(-1, 1, 1))
     made: Tensor = backbone.image_encoder(seen.to(backbone.device, backbone.dtype)).image_embeds
     return made.unsqueeze(1)
+
+
+def clip_pixels(images: Tensor, size: int, mean: Tensor | float, std: Tensor | float) -> Tensor:
+    """Return what CLIP sees of pictures (n, 3, h, w) in [0, 1]: (n, 3, size, size), normalised."""
+    return ((antialiased(images.float() * 2 - 1, size) + 1) / 2 - mean) / std
 
 
 def image_latents(

@@ -21,6 +21,8 @@ from methods.svd.options import (
 
 AboveZero = Annotated[float, Field(gt=0)]
 NotBelowZero = Annotated[float, Field(ge=0)]
+DISTILLED = 40
+"""Noise levels that AnimateLCM-SVD was distilled on."""
 
 
 class Guidance(Options):
@@ -34,11 +36,12 @@ class Guidance(Options):
 class Schedule(Options):
     """Noise levels of a run and how it goes from one to the next."""
 
-    sigmas: Literal["karras", "exponential", "ays"] | tuple[NotBelowZero, ...] = Field(
+    sigmas: Literal["karras", "exponential", "ays", "distilled"] | tuple[NotBelowZero, ...] = Field(
         default="karras",
         description="karras: as released; ays: Align Your Steps' ten for SVD (arXiv 2404.14507), "
-        "log-linear between them for other `steps`; or a falling list, whose 0 at the end may be "
-        "left out",
+        "log-linear between them for other `steps`; distilled: every (40 // steps)-th of 40 Karras "
+        "levels, from the first, as the scheduler published with AnimateLCM-SVD (arXiv 2402.00769) "
+        "takes them; or a falling list, whose 0 at the end may be left out",
     )
     sigma_max: AboveZero | None = Field(
         default=None,
@@ -51,12 +54,16 @@ class Schedule(Options):
     sampler: Literal["euler", "consistency"] = Field(
         default="euler",
         description="consistency: predicted clean latents, noised anew to the next level, for "
-        "distilled checkpoints of a few steps (arXiv 2303.01469, algorithm 1)",
+        "distilled checkpoints of a few steps (arXiv 2303.01469, algorithm 1); those of "
+        "AnimateLCM-SVD go with `sigmas: distilled`",
     )
 
     @model_validator(mode="after")
     def _falling(self) -> Schedule:
-        if self.sigmas in ("karras", "exponential"):
+        if self.sigmas in ("karras", "exponential", "distilled"):
+            least, most = self.sigma_min, self.sigma_max
+            if least is not None and most is not None and least >= most:
+                raise ValueError("sigma_min is below sigma_max")
             return self
         if self.sigma_max is not None or self.sigma_min is not None:
             raise ValueError("sigma_max and sigma_min are for sigmas that are spaced between them")
@@ -165,6 +172,17 @@ class SvdConfig(MethodConfig):
         if not isinstance(own, str) and (given := sum(sigma > 0 for sigma in own)) != self.steps:
             raise ValueError(
                 f"schedule.sigmas are {given} levels above 0, and steps is {self.steps}"
+            )
+        if own == "distilled" and self.steps > DISTILLED:
+            raise ValueError(f"schedule.sigmas: distilled has {DISTILLED} steps at most")
+        return self
+
+    @model_validator(mode="after")
+    def _decoder_has_blenders(self) -> SvdConfig:
+        if self.decode.framewise and "vae" in self.alpha.networks and not self.alpha.is_stock:
+            raise ValueError(
+                "decode.framewise leaves the decoder's temporal layers out, so alpha cannot weigh "
+                "them: take vae out of alpha.networks"
             )
         return self
 

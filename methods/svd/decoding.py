@@ -10,31 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Protocol
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor
 
 from methods.svd.alpha import blended
+from methods.svd.backbone import SvdBackbone
 from methods.svd.long import fusion_weights, windows
 from methods.svd.options import Blend, Decoding
-
-
-class Decodes(Protocol):
-    """What decoding needs of `methods.svd.backbone.SvdBackbone`."""
-
-    @property
-    def vae(self) -> AutoencoderKLTemporalDecoder:
-        """The autoencoder."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it works."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which precision."""
 
 
 def chunks(frames: int, options: Decoding) -> tuple[range, ...]:
@@ -56,7 +40,7 @@ def borders(frames: int, options: Decoding) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def decode(backbone: Decodes, latents: Tensor, options: Decoding) -> Tensor:
+def decode(backbone: SvdBackbone, latents: Tensor, options: Decoding) -> Tensor:
     """Return frames, (f, 3, H, W) float32 in [0, 1] on the CPU.
 
     latents: scaled, (f, 4, h, w), of one video: chunks of several would be taken for one clip.

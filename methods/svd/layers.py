@@ -45,7 +45,7 @@ def choose_layers(
 ) -> dict[str, nn.Module]:
     """Return the modules whose names match `name` (searched) and which stand at `where`.
 
-    what: a few words on the layers, for the message.
+    what: the option that chooses them, for the message.
 
     Raises UserError when the network lacks a level, or has no such layer there.
     """
@@ -53,7 +53,8 @@ def choose_layers(
     outside = [level for level in where.levels or () if level >= depth]
     if outside:
         missing = f"the network has no level {', '.join(map(str, outside))}"
-        raise UserError(Problem(what, missing, f"0..{depth - 1}, 0 = full resolution"))
+        allowed = f"0..{depth - 1}, 0 = full resolution"
+        raise UserError(Problem(f"{what}.levels", missing, allowed))
     chosen = {
         layer: module
         for layer, module in net.named_modules()

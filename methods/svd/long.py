@@ -8,6 +8,7 @@ their attention could not reach.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,11 +18,17 @@ from crossframe.keys import derive_seed
 # (latents (k, ...), the k frames) -> prediction (k, ...)
 PredictFrames = Callable[[Tensor, range], Tensor]
 
+
+def _centrality(place: int, length: int) -> float:
+    """1 at the ends of a window, growing by 1 towards its centre."""
+    return min(place + 1, length - place)
+
+
 # Relative weight of position i = 0 .. n-1 in a window of n frames.
 _WEIGHTS: Mapping[str, Callable[[int, int], float]] = {
-    "mean": lambda i, n: 1,
-    "pyramid": lambda i, n: min(i + 1, n - i),
-    "nearest": lambda i, n: min(i + 1, n - i),
+    "mean": lambda place, length: 1,
+    "pyramid": _centrality,
+    "nearest": _centrality,
 }
 
 
@@ -74,18 +81,18 @@ def over_windows(
 def rescheduled_frames(frames: int, window: int, overlap: int, seed: int) -> tuple[int, ...]:
     """Return for each frame the frame of the first window whose noise it starts from.
 
-    The first window has its own. Each following stride of `window - overlap` frames takes the noise
-    of the stride that lies `window` frames back, in another order (FreeNoise, arXiv 2310.15169):
-    distant frames stay correlated, and no two frames of a window share noise. The beginning does
-    not depend on the number of frames.
+    The first window has its own. The frames that each following one of `windows` adds take the
+    noise of those that it leaves behind, in another order (FreeNoise, arXiv 2310.15169): distant
+    frames stay correlated, and no two frames of a window share noise. What all but the last window
+    hold does not depend on the number of frames.
     """
-    stride = window - overlap
     generator = torch.Generator().manual_seed(derive_seed(seed, "rescheduled"))
-    source = list(range(window))
-    for start in range(window, frames, stride):
-        order = torch.randperm(stride, generator=generator).tolist()
-        source += [source[start - window + i] for i in order]
-    return tuple(source[:frames])
+    parts = windows(frames, window, overlap)
+    source = list(parts[0])
+    for before, part in pairwise(parts):
+        left = source[before.start : part.start]
+        source += [left[i] for i in torch.randperm(len(left), generator=generator).tolist()]
+    return tuple(source)
 
 
 def reschedule(noise: Tensor, window: int, overlap: int, seed: int) -> Tensor:

@@ -5,37 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 from crossframe.errors import Problem, UserError
+from methods.svd.backbone import SvdBackbone
 from methods.svd.options import Memory
 
 
-class Holds(Protocol):
-    """What saving memory needs of `methods.svd.backbone.SvdBackbone`."""
-
-    @property
-    def unet(self) -> Any:
-        """The denoiser."""
-
-    @property
-    def vae(self) -> Any:
-        """The autoencoder."""
-
-    @property
-    def image_encoder(self) -> Any:
-        """The image encoder."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where they work."""
-
-
 @contextmanager
-def spare(backbone: Holds, options: Memory, frames: int) -> Iterator[None]:
+def spare(backbone: SvdBackbone, options: Memory, frames: int) -> Iterator[None]:
     """Save memory for a `with` block; on leaving, also by an exception, all is as before.
 
     frames: of each guidance row in every call of the UNet (the window's, for windows).
@@ -56,7 +37,7 @@ def _chunk_forward(unet: Any, chunk: int, frames: int, undo: ExitStack) -> None:
     if frames % chunk:
         divisors = ", ".join(str(n) for n in range(1, frames + 1) if frames % n == 0)
         what = f"{frames} frames are no multiple of {chunk}"
-        raise UserError(Problem("memory: forward_chunk", what, divisors))
+        raise UserError(Problem("backbone.forward_chunk", what, divisors))
     for module in unet.modules():
         if hasattr(module, "set_chunk_feed_forward"):
             undo.callback(_set_chunk, module, module._chunk_size, module._chunk_dim)

@@ -23,8 +23,11 @@ Share = Annotated[tuple[Unit, Unit], AfterValidator(_ordered)]
 
 
 def within(share: tuple[float, float], step: int, steps: int) -> bool:
-    """Whether step 0 .. steps-1 (noisiest first) lies in a part of the run, by its middle."""
-    return share[0] <= (step + 0.5) / steps <= share[1]
+    """Whether step 0 .. steps-1 (noisiest first) lies in a part of the run, by its middle.
+
+    A middle on a border belongs to the later part, so that adjoining parts hold each step once.
+    """
+    return share[0] <= (step + 0.5) / steps < share[1]
 
 
 class FrameRamp(Options):
@@ -65,6 +68,15 @@ class FrameRamp(Options):
     def _some_values(self) -> FrameRamp:
         if self.values is not None and not self.values:
             raise ValueError("values needs a scale for each frame")
+        return self
+
+    @model_validator(mode="after")
+    def _mean_high_enough(self) -> FrameRamp:
+        """Linear and cosine here; what depends on the number of frames, when that is known."""
+        least = abs(self.max - self.min) / 2
+        known = self.values is None and self.shape in ("linear", "cosine")
+        if known and self.mean is not None and self.mean < least:
+            raise ValueError(f"a mean below {least:g}, half of max - min, makes scales negative")
         return self
 
 
@@ -241,7 +253,8 @@ class Reuse(Options):
     """Results of layers that are kept over several steps: approximate, except `cross`.
 
     Distances in steps as in Pyramid Attention Broadcast (arXiv 2408.12588): a layer is computed in
-    every n-th step and its result taken again in the steps between.
+    every n-th step and its result taken again in the steps between. Where guidance begins or ends,
+    the batch has another size, for which nothing was kept yet.
     """
 
     spatial: _Every = Field(default=1, description="spatial self-attention every n-th step")
@@ -261,11 +274,6 @@ class Reuse(Options):
         description="[from, to], part of the run in which results are taken again, 0 = noisiest",
     )
 
-    @property
-    def over_steps(self) -> bool:
-        """Whether anything is kept from one step to the next."""
-        return max(self.spatial, self.temporal, self.deep) > 1
-
 
 class Memory(Options):
     """What saves memory and changes no result beyond rounding.
@@ -281,8 +289,3 @@ class Memory(Options):
     offload: bool = Field(
         default=False, description="a network is on the device only while it works"
     )
-
-    @property
-    def is_stock(self) -> bool:
-        """Whether nothing is saved."""
-        return self.forward_chunk is None and not self.offload

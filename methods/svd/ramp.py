@@ -30,14 +30,15 @@ def frame_scales(ramp: FrameRamp, frames: int, step: int = 0, steps: int = 1) ->
     `torch.linspace(min, max, frames)`, as in diffusers; of a single frame the scale is `min`, or
     the midpoint if constant.
 
-    Raises UserError when `ramp.values` are not as many as the frames.
+    Raises UserError when `ramp.values` are not as many as the frames, and when `ramp.mean` would
+    shift a scale below 0.
     """
     if not within(ramp.steps, step, steps):
         return torch.ones(frames)
     scales = _course(ramp, frames)
     if ramp.reversed:
         scales = scales.flip(0)
-    return scales if ramp.mean is None else scales + (ramp.mean - scales.mean())
+    return scales if ramp.mean is None else _shifted(scales, ramp.mean)
 
 
 def is_guided(scales: Tensor) -> bool:
@@ -55,7 +56,16 @@ def _course(ramp: FrameRamp, frames: int) -> Tensor:
     return ramp.min + (ramp.max - ramp.min) * share
 
 
+def _shifted(scales: Tensor, mean: float) -> Tensor:
+    """Scales (f,) moved to a mean, none below 0 beyond rounding."""
+    least = float(scales.mean() - scales.min())
+    if mean < least - 1e-6:
+        what = f"a mean of {mean:g} makes scales of {len(scales)} frames negative"
+        raise UserError(Problem("guidance.ramp.mean", what, f"at least {least:.3g}"))
+    return (scales + (mean - scales.mean())).clamp(min=0)
+
+
 def _check_count(values: tuple[float, ...], frames: int) -> None:
     if len(values) != frames:
         what = f"{len(values)} values for a video of {frames} frames"
-        raise UserError(Problem("guidance ramp: values", what, f"{frames} values"))
+        raise UserError(Problem("guidance.ramp.values", what, f"{frames} values"))

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from crossframe.errors import Problem, UserError
-from methods.svd.config import Schedule
+from methods.svd.config import DISTILLED, Schedule
+
+RHO = 7
 
 # (step index) -> standard normal noise for that step, shaped as the latents.
 Draw = Callable[[int], Tensor]
@@ -31,7 +33,8 @@ def make_scheduler(config: Mapping[str, Any], schedule: Schedule, steps: int) ->
 
     config: contents of `scheduler_config.json`.
 
-    Raises UserError when the configuration is not one of a video model of this family.
+    Raises UserError when the configuration is not one of a video model of this family, and when
+    its ends with those of `schedule` leave no room between them.
     """
     from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
@@ -40,7 +43,7 @@ def make_scheduler(config: Mapping[str, Any], schedule: Schedule, steps: int) ->
     spacing = SPACED.get(schedule.sigmas, {}) if isinstance(schedule.sigmas, str) else {}
     scheduler = EulerDiscreteScheduler.from_config({**config, **changed, **spacing})
     _require_continuous(scheduler.config)
-    sigmas = _own_sigmas(schedule, steps)
+    sigmas = _own_sigmas(schedule, steps, scheduler.config)
     if sigmas is None:
         scheduler.set_timesteps(steps)
     else:
@@ -80,10 +83,31 @@ def take_step(
     return clean + level * draw(index).to(clean) if level else clean
 
 
-def _own_sigmas(schedule: Schedule, steps: int) -> list[float] | None:
+def distilled(first: float, last: float, steps: int) -> list[float]:
+    """Return every (40 // steps)-th of 40 Karras levels (eq. 5, rho 7), `steps` <= 40 of them.
+
+    As AnimateLCM-SVD's published scheduler: the levels on which a student was distilled, from the
+    first, so that a few steps end well above `last`.
+    """
+    high, low = first ** (1 / RHO), last ** (1 / RHO)
+    places = [step * (DISTILLED // steps) / (DISTILLED - 1) for step in range(steps)]
+    return [(high + place * (low - high)) ** RHO for place in places]
+
+
+def _ends(config: Any) -> tuple[float, float]:
+    """First and last level above 0: the schedule's own over the checkpoint's."""
+    first, last = config["sigma_max"], config["sigma_min"]
+    if first is None or last is None or last >= first:
+        what = f"noise levels from {first} to {last}, with what the checkpoint's scheduler says"
+        raise UserError(Problem("schedule.sigma_max", what, "above sigma_min"))
+    return first, last
+
+
+def _own_sigmas(schedule: Schedule, steps: int, config: Any) -> list[float] | None:
     """Noise levels that the scheduler does not know itself, down to 0; None for its own."""
-    if schedule.sigmas in SPACED:
-        return None
+    if schedule.sigmas in (*SPACED, "distilled"):
+        ends = _ends(config)
+        return [*distilled(*ends, steps), 0.0] if schedule.sigmas == "distilled" else None
     if isinstance(schedule.sigmas, str):
         from diffusers.schedulers.scheduling_utils import AysSchedules
 

@@ -90,7 +90,7 @@ def _install(
     name, make = _SITES[site]
     slot = CallSlot()
     slot.current = FrameCall(frames, parse_pattern(options.pattern).table(frames), options.alpha)
-    layers: Mapping[str, Any] = choose_layers(unet, options, name, f"{site} attention")
+    layers: Mapping[str, Any] = choose_layers(unet, options, name, f"attention.{site}")
     for layer, attn in layers.items():
         undo.callback(attn.set_processor, attn.processor)
         attn.set_processor(make(slot, layer))
