@@ -25,7 +25,7 @@ from metrics.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from metrics.shared import image_features, require_encoder, require_source
 
 SUBJECT, BACKGROUND = "i2v_subject", "i2v_background"
-IMAGE, FIRST = "i2v_image/clip", "i2v_first/psnr"
+IMAGE, PIXELS, FIRST = "i2v_image/clip", "i2v_image/psnr", "i2v_first/psnr"
 MOST, MEAN, LEAST = 0.4, 0.3, 0.3
 """VBench-I2V's weights since its release of July 2024; its first, of March 2024, weighed the
 subject by 0.5, 0.5 and 0."""
@@ -114,6 +114,16 @@ def image_similarity(inputs: MetricInputs) -> MetricValue:
     return mean_of(cosines, encoder=encoder.name)
 
 
+def image_psnr_series(frames: Tensor, picture: Tensor) -> Tensor:
+    """PSNR of each frame (f, 3, h, w) with one picture (1, 3, h, w) in decibels: (f,) float64."""
+    return psnr_series(frames, picture.expand_as(frames))
+
+
+def image_psnr(inputs: MetricInputs) -> MetricValue:
+    """`i2v_image/psnr`: one value per frame."""
+    return mean_of(image_psnr_series(inputs.frames, require_source(PIXELS, inputs)[:1]))
+
+
 def first_psnr(inputs: MetricInputs) -> MetricValue:
     """`i2v_first/psnr`: one value, of the first frame."""
     return mean_of(psnr_series(inputs.frames[:1], require_source(FIRST, inputs)[:1]))
@@ -131,6 +141,13 @@ class ImageSimilarity(ClipMean):
 
     higher_is_better = True
     series = staticmethod(image_cosines)
+
+
+class ImagePsnr(ClipMean):
+    """`i2v_image/psnr` over many clips: frames (f, 3, h, w) and picture (1, 3, h, w) in [0, 1]."""
+
+    higher_is_better = True
+    series = staticmethod(image_psnr_series)
 
 
 class FirstFramePsnr(ClipMean):

@@ -1,5 +1,7 @@
 """Likeness to the picture that a video was made from, behind tiny networks."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,11 +14,13 @@ from metrics.i2v import (
     DINO_I2V,
     DREAMSIM,
     FirstFramePsnr,
+    ImagePsnr,
     ImageSimilarity,
     ImageToVideoScore,
     background,
     first_psnr,
     image_cosines,
+    image_psnr,
     image_similarity,
     subject,
     vbench_i2v,
@@ -119,7 +123,7 @@ def test_a_missing_network_is_told_with_what_to_do():
         subject(MetricInputs(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)))
 
 
-@pytest.mark.parametrize("metric", [image_similarity, first_psnr])
+@pytest.mark.parametrize("metric", [image_similarity, image_psnr, first_psnr])
 def test_without_a_source_there_is_no_picture(metric):
     with pytest.raises(NotAvailable, match="source"):
         metric(MetricInputs(torch.rand(2, 3, 8, 8), encoder=MeanColour()))
@@ -141,6 +145,18 @@ def test_only_the_first_frame_is_measured():
     assert value.series == pytest.approx((20.0,), rel=1e-5)
     source[1:] = 0
     assert first_psnr(MetricInputs(frames, source)).value == pytest.approx(20.0, rel=1e-5)
+
+
+def test_every_frame_is_measured_against_the_picture():
+    source = torch.rand(3, 3, 8, 8)
+    source[0] = 0.5
+    frames = torch.stack([source[0], source[0] + 0.1, source[0] + 0.5])
+    value = image_psnr(MetricInputs(frames, source))
+    assert value.series == pytest.approx((100, 20, -20 * math.log10(0.5)), rel=1e-5)
+    assert value.value == pytest.approx(sum(value.series) / 3)
+    over_clips = ImagePsnr()
+    over_clips.update(frames, source[:1])
+    assert over_clips.compute() == pytest.approx(value.value, rel=1e-5)
 
 
 def test_the_input_is_that_of_the_published_code():

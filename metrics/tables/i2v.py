@@ -75,6 +75,21 @@ I2V: Mapping[str, Entry] = {
         paper_names=["CLIP-I to the conditioning image"],
         torchmetric="metrics.i2v:ImageSimilarity",
     ),
+    "i2v_image/psnr": row(
+        "metrics.i2v:image_psnr",
+        "pixel likeness of every frame and the picture",
+        direction="higher",
+        range=(0.0, 100.0),
+        unit="dB",
+        definition=(
+            "Mean over frames of -10 log10 of the mean squared difference, of RGB in [0, 1] over "
+            f"pixels and channels, of the frame and of {_PICTURE}. Equal pictures count 100 dB. "
+            "One value per frame, the first included: how long a video stays at its picture. What "
+            f"moves lowers it as much as what dissolves. {_FROZEN}"
+        ),
+        needs=["source"],
+        torchmetric="metrics.i2v:ImagePsnr",
+    ),
     "i2v_first/psnr": row(
         "metrics.i2v:first_psnr",
         "pixel likeness of the first frame and the picture",
