@@ -35,6 +35,31 @@ def test_shapes_of_the_ramp_study_are_equally_strong():
     assert means[3.0, "triangle"] == pytest.approx(1.86, abs=0.005)
 
 
+def test_the_network_as_trained_is_one_row_of_the_alpha_study():
+    rows = load_spec(find_spec("svd-alpha"), (), shipped_parts()).rows
+    assert [r.label for r in rows if r.axes.get("alpha.gain") == 1.0] == [
+        "gain=1.0, layers=[resnet, attention]"
+    ]
+    assert sum("alpha.gain" in r.axes for r in rows) == 16
+
+
+@pytest.mark.parametrize("name", [*STUDIES, "sv3d-fig4", "svd-guidance"])
+def test_released_checkpoints_are_one_line_away(name):
+    """As trained, 1024x576 and 14 or 25 frames (windows of them), with the published protocol."""
+    for scale in ("svd", "svd-xt", "svd-xt-1-1"):
+        frames, steps = (14, 25) if scale == "svd" else (25, 30)
+        checked = load_spec(find_spec(name), [f"scale={scale}"], shipped_parts())
+        spec, long = checked.spec, name == "svd-long"
+        assert spec.name == f"{name}-{scale}"
+        assert spec.clip.size == (1024, 576)
+        assert spec.clip.frames == ({14: 42, 25: 50}[frames] if long else frames)
+        assert {"i2v_subject", "i2v_background", "fvd"} < set(spec.metrics)
+        configs = [SvdConfig.model_validate(r.config) for r in checked.rows if r.method == "svd"]
+        assert {c.long.window for c in configs} == ({None, frames} if long else {None})
+        if name != "svd-speed":
+            assert {c.steps for c in configs} == {steps}
+
+
 def test_the_triangle_of_sv3d_is_also_there_as_strong_as_the_line():
     rows = {r.label: r for r in load_spec(find_spec("sv3d-fig4"), (), shipped_parts()).rows}
     means = {
