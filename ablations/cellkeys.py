@@ -2,15 +2,16 @@
 
 A cell's key is the sha256 of method and version, resolved options, the weights' sha256, the clip's
 sha256 (of its decoded frames, of its exact truth and of annotated objects) and caption, the sha256
-of the annotators that draw its control maps, prompt, seed and the versions of the stages that make
-frames. A score's key adds the metric, its version, and what that metric needs
-besides the frames: weights and preprocessing of its encoder, the estimator of flow, the frame rate,
-other networks. So a new metric scores stored frames and samples nothing again. What only changes
-speed is in neither.
+of the annotators that draw its control maps, the weights of its own estimator of flow, prompt, seed
+and the versions of the stages that make frames. A score's key adds the metric, its version, and
+what that metric needs besides the frames: weights and preprocessing of its encoder, the estimator
+of flow, the frame rate, other networks. So a new metric scores stored frames and samples nothing
+again. What only changes speed is in neither.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ablations.cards import ClipCard
@@ -21,6 +22,7 @@ from ablations.stage_versions import SCORING, STAGES, frame_stages
 from ablations.store import SCHEMA
 from crossframe.errors import UserError
 from crossframe.keys import identity
+from crossframe.weights import networks_identity
 from methods.families import family_of
 from metrics.identity import score_identity
 
@@ -72,6 +74,7 @@ class Keys:
         self._backbone = checked.backbone
         self._obstacles: dict[str, UserError] = {}
         self._absent: dict[str, tuple[str, ...]] = {}
+        self._networks: dict[str, dict[str, str | None]] = {}
         families = families_of(checked.rows, parts)
         self._backbones = {name: self._hash_backbone(checked, name) for name in families}
         self._scores = ScoreKeys(checked, parts)
@@ -95,9 +98,7 @@ class Keys:
         obstacle = self._obstacles.get(family) if family else None
         networks = tuple(map(str, obstacle.problems)) if obstacle else ()
         if row.label not in self._absent:
-            options = self.parts.method_config(row.method).model_validate(dict(row.config))
-            absent = getattr(options, "absent", tuple)
-            self._absent[row.label] = tuple(map(str, absent()))
+            self._absent[row.label] = tuple(map(str, self._ask(row, "absent")))
         return (*networks, *self._absent[row.label], *self._without_maps(row, clip))
 
     def _without_maps(self, row: Row, clip: ClipCard) -> tuple[str, ...]:
@@ -113,6 +114,9 @@ class Keys:
         extra = self.parts.methods.entry(row.method).extra
         family = family_of(extra)
         annotators = self._annotators(row, clip)
+        if row.label not in self._networks:
+            self._networks[row.label] = networks_identity(self._ask(row, "networks"))
+        networks = self._networks[row.label]
         return identity(
             {
                 "schema": SCHEMA,
@@ -125,8 +129,15 @@ class Keys:
                 "seed": seed,
                 "stages": frame_stages(STAGES, family),
                 **({"annotators": annotators} if annotators else {}),
+                **({"networks": networks} if networks else {}),
             }
         )
+
+    def _ask(self, row: Row, what: str) -> Sequence[Any]:
+        """What the options of a row tell of themselves (`MethodConfig`), () where they do not."""
+        options = self.parts.method_config(row.method).model_validate(dict(row.config))
+        found: Sequence[Any] = getattr(options, what, tuple)()
+        return found
 
     def _annotators(self, row: Row, clip: ClipCard) -> dict[str, Any]:
         """The weights of the networks that draw a cell's control maps, by control."""

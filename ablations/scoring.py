@@ -65,6 +65,8 @@ def inputs_of(
     drawn = store.sample(cell.key) or {}
     cost = {name: value for name, value in drawn.get("cost", {}).items() if value is not None}
     notes = drawn.get("notes", {})
+    if "attended_tokens" in notes:
+        cost["attended_tokens"] = notes["attended_tokens"]
     if "inversion" in notes:
         cost["inversion_error"] = notes["inversion"]["relative"]
     borders = notes.get("decode_borders")

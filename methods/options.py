@@ -35,6 +35,10 @@ class MethodConfig(Options):
         """
         return {}
 
+    def networks(self) -> Sequence[str]:
+        """Return what shapes frames beside the backbone, by names of `crossframe.weights`."""
+        return ()
+
     def absent(self) -> Sequence[Problem]:
         """Return what these options need and this machine lacks, with how to get it; for plans."""
         return ()

@@ -10,6 +10,7 @@ from metrics.accumulate import ClipMean
 from metrics.base import MetricInputs, MetricValue
 
 SECONDS, MEMORY = "cost/seconds_per_frame", "cost/peak_memory"
+ATTENDED = "cost/attended_tokens"
 INVERSION = "inversion/relative"
 GIBIBYTE = 2**30
 
@@ -22,6 +23,11 @@ def seconds_per_frame(inputs: MetricInputs) -> MetricValue:
 def peak_memory(inputs: MetricInputs) -> MetricValue:
     """`cost/peak_memory`, GiB. NotAvailable when it was not recorded."""
     return _recorded(MEMORY, inputs, "peak_memory_bytes", GIBIBYTE)
+
+
+def attended_tokens(inputs: MetricInputs) -> MetricValue:
+    """`cost/attended_tokens`, in [0, 1]. NotAvailable where the method does not tell it."""
+    return _recorded(ATTENDED, inputs, "attended_tokens", 1)
 
 
 def inversion_error(inputs: MetricInputs) -> MetricValue:
@@ -40,7 +46,7 @@ def _single(value: float) -> Tensor:
 
 
 class MeanCost(ClipMean):
-    """`cost/seconds_per_frame`, `cost/peak_memory`, `inversion/relative` over clips, as numbers."""
+    """`cost/...` and `inversion/relative` over clips, as numbers."""
 
     higher_is_better = False
     series = staticmethod(_single)

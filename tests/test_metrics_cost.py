@@ -3,7 +3,13 @@ import torch
 
 from crossframe.errors import NotAvailable
 from metrics.base import MetricInputs
-from metrics.cost import MeanCost, inversion_error, peak_memory, seconds_per_frame
+from metrics.cost import (
+    MeanCost,
+    attended_tokens,
+    inversion_error,
+    peak_memory,
+    seconds_per_frame,
+)
 
 
 def test_costs_are_those_recorded():
@@ -12,9 +18,12 @@ def test_costs_are_those_recorded():
     assert seconds_per_frame(inputs).value == 1.5
     assert peak_memory(inputs).value == 1.5
     assert inversion_error(inputs).value == 0.25
+    assert attended_tokens(MetricInputs(inputs.frames, cost={"attended_tokens": 0.5})).value == 0.5
 
 
-@pytest.mark.parametrize("metric", [seconds_per_frame, peak_memory, inversion_error])
+@pytest.mark.parametrize(
+    "metric", [seconds_per_frame, peak_memory, inversion_error, attended_tokens]
+)
 def test_what_was_not_recorded_is_not_made_up(metric):
     with pytest.raises(NotAvailable, match="not recorded"):
         metric(MetricInputs(torch.rand(1, 3, 8, 8)))

@@ -82,6 +82,7 @@ def test_an_estimator_without_weights_is_told_when_it_is_used_not_before(tmp_pat
     [
         ({"notes": {"decode_borders": [2]}, "cost": {"seconds_per_frame": None}}, (2,), {}),
         ({"notes": {"inversion": {"rmse": 0.3, "relative": 0.2}}}, None, {"inversion_error": 0.2}),
+        ({"notes": {"attended_tokens": 0.5}}, None, {"attended_tokens": 0.5}),
         ({"notes": {}, "cost": {"seconds_per_frame": 3.0}}, None, {"seconds_per_frame": 3.0}),
         (None, None, {}),
     ],
