@@ -221,7 +221,7 @@ def measure(only: Sequence[str] = ()) -> list[Figure]:
         "unet": lambda: check_unet(backbone, judge),
         "controlnet-edges": lambda: check_edges(backbone),
         "controlnet-depth": lambda: check_depth(backbone),
-        "svd-unet": lambda: check_svd_unet(backbone),
+        "svd-unet": lambda: check_svd_unet(backbone, judge),
         "svd-vae": lambda: check_svd_vae(backbone),
         "hallo-vae": lambda: check_hallo_vae(load_hallo_vae()),
         "hallo": lambda: check_hallo(load_hallo(parse_backbone("miniature"))),

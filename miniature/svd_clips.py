@@ -28,7 +28,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from crossframe.files import replacing
 from crossframe.keys import derive_seed
-from methods.svd.conditioning import antialiased
+from methods.svd.conditioning import clip_pixels
 from miniature.clip import MEAN, STD
 from miniature.fit import device, work_folder
 from miniature.world import (
@@ -80,25 +80,23 @@ def bucket_of(speed: float) -> float:
     return min(BUCKETS, BUCKET_SCALE * math.sqrt(speed))
 
 
-def draw_take(split: str, number: int) -> Take:
-    """Clip ``number`` of a split, centred in the part of its scene in which sprites are in view."""
+def draw_take(split: str, number: int, sprites: int | None = None) -> Take:
+    """Clip ``number`` of a split, centred in the part of its scene in which sprites are in view.
+
+    sprites: how many; None for the scene's own number.
+    """
     rng = np.random.default_rng(derive_seed(VERSION, "take", split, number))
     pace = float(np.exp(rng.uniform(*np.log(PACES))))
     fps = round(float(np.exp(rng.uniform(*np.log(RATES)))))
     spare = DESIGN_FRAMES - pace * (FRAMES - 1)
     start = rng.uniform(0, spare) if spare > 0 else spare / 2
-    return Take(scene_of(split, number), start + pace * np.arange(FRAMES), fps)
-
-
-def clip_pixels(images: Tensor, size: int) -> Tensor:
-    """Pictures (n, 3, h, w) in [0, 1] as CLIP sees them for Stable Video Diffusion."""
-    return ((antialiased(images * 2 - 1, size) + 1) / 2 - MEAN) / STD
+    return Take(scene_of(split, number, sprites), start + pace * np.arange(FRAMES), fps)
 
 
 @torch.no_grad()
 def image_embeddings(encoder: CLIPVisionModelWithProjection, images: Tensor) -> Tensor:
     """CLIP's embeddings (n, 1, d) of pictures (n, 3, h, w) in [0, 1]: the UNet's only context."""
-    pixels = clip_pixels(images, encoder.config.image_size)
+    pixels = clip_pixels(images, encoder.config.image_size, MEAN, STD)
     embeds: Tensor = encoder(pixel_values=pixels).image_embeds
     return embeds[:, None]
 

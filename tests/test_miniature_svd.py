@@ -10,10 +10,28 @@ import pytest
 import torch
 from diffusers.models.resnet import AlphaBlender
 from diffusers.schedulers import EulerDiscreteScheduler
+from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from ablations.specfile import read_document
+from crossframe.verbs.common import find_spec
+from methods.svd.config import SvdConfig
 from miniature import svd, svd_clips, svd_vae, vae
-from miniature.svd_check import motion, psnr, rank_correlation, restlessness, warping_error
+from miniature.export import load_judge
+from miniature.svd_check import (
+    BUCKETS,
+    LEAST_COVERAGE,
+    ORDINARY,
+    SHAPES_HELD,
+    STUDIED,
+    least_coverage,
+    motion,
+    psnr,
+    rank_correlation,
+    restlessness,
+    shapes_read,
+    warping_error,
+)
 from miniature.svd_clips import FRAMES, Batch, Encoders, Take, bucket_of, draw_take
 from miniature.world import DESIGN_FRAMES, Motion, draw_scene
 
@@ -255,3 +273,30 @@ def test_motion_and_warping_error_of_a_rendered_translation() -> None:
     assert warping_error(frames) < 0.2 * warping_error(flicker)
     assert restlessness(frames, frames) == 0
     assert psnr(frames, (frames - 0.1).abs()) == pytest.approx(20, abs=1.5)
+
+
+def test_frames_that_cannot_be_followed_are_noticed() -> None:
+    """Noise that is drawn anew has next to nothing to follow, however small its warping error."""
+    frames = translation((2.0, 0.0), 1.0, 8).frames()
+    assert least_coverage(frames) > 0.8
+    torch.manual_seed(0)
+    assert least_coverage(torch.cat([frames, torch.rand(1, 3, 128, 128)])) < LEAST_COVERAGE
+
+
+@torch.no_grad()
+def test_shapes_are_read_in_the_last_frame_and_dissolve_with_it() -> None:
+    judge = load_judge().eval()
+    takes = [draw_take("heldout", number, sprites=1) for number in range(16)]
+    assert {len(take.scene.sprites) for take in takes} == {1}
+    held = [take.frames()[[0, -1]] for take in takes]
+    assert shapes_read(judge, held, takes) >= SHAPES_HELD
+    gone = [F.interpolate(F.avg_pool2d(v, 32), scale_factor=32.0) for v in held]
+    assert shapes_read(judge, gone, takes) < SHAPES_HELD
+
+
+def test_acceptance_is_at_the_setting_of_the_studies() -> None:
+    config = SvdConfig.model_validate(STUDIED)
+    assert (config.steps, config.motion_bucket) == (12, BUCKETS[ORDINARY])
+    spec = read_document(find_spec("svd-bucket")).data
+    assert {**spec["base"]} == STUDIED
+    assert tuple(spec["grid"]["motion_bucket"]) == BUCKETS
