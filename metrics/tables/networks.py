@@ -117,6 +117,25 @@ NETWORKED: Mapping[str, Entry] = {
         needs=["source", "face"],
         torchmetric="metrics.sync:HeadCorrelation",
     ),
+    "sync/outside_corr": row(
+        "metrics.sync:outside_corr",
+        "whether what hangs outside of the face moves with the voice",
+        direction="higher",
+        range=(-1.0, 1.0),
+        unit="correlation",
+        definition=(
+            "Pearson correlation over frames between how high an object outside of the face hangs "
+            "and how high it does in the source, where it goes up and down with the pitch of the "
+            "voice. Its height in the source is the mean row of its known pixels. In the output it "
+            "is found in the pictures: its pixels in the source's first frame are laid over each "
+            "frame up to a fifth of its side away; the shift with the least squared difference of "
+            "RGB counts, to parts of a pixel by a parabola. The series holds the products of the "
+            "standardised values. 0 when the object does not move; unavailable for clips that do "
+            "not know such an object."
+        ),
+        needs=["source", "face"],
+        torchmetric="metrics.sync:OutsideCorrelation",
+    ),
 }
 
 COST: Mapping[str, Entry] = {
