@@ -99,14 +99,16 @@ def annotator_problem(
     files, exact: as in `annotator_identity`.
     """
     name = _asked(parse_control(control), files, exact)
-    return lacking(name) if name else None
-
-
-def lacking(name: str) -> NotAvailable | None:
-    """Return why an annotator cannot be had here, with the command that gets it, or None."""
+    if not name:
+        return None
     if importlib.util.find_spec("controlnet_aux") is None:
         what = f"the annotator {name} needs controlnet-aux, which is not installed"
         return NotAvailable(f"annotator {name}", what, INSTALL)
+    return missing_weights(name)
+
+
+def missing_weights(name: str) -> NotAvailable | None:
+    """Return which files of an annotator are not here, with the command that gets them, or None."""
     _, missing = find_weights(ANNOTATORS[name])
     if not missing:
         return None

@@ -16,7 +16,7 @@ import numpy as np
 
 from crossframe.checkpoints import require_no_code
 from crossframe.errors import NotAvailable
-from methods.annotator_files import ANNOTATORS, INSTALL, Annotator, find_weights, lacking
+from methods.annotator_files import ANNOTATORS, INSTALL, Annotator, find_weights, missing_weights
 
 RESOLUTION = 512
 """Pixels of the shorter side that annotators work at: the default of ControlNet's demos."""
@@ -78,7 +78,7 @@ def _package(name: str) -> Any:
 def _folder(name: str, annotator: Annotator) -> Path:
     """Return the folder of the weights, in which all files lie."""
     _package(name)
-    if (absent := lacking(name)) is not None:
+    if (absent := missing_weights(name)) is not None:
         raise absent
     folder, _ = find_weights(annotator)
     assert folder is not None  # nothing is lacking

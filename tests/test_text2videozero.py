@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -110,6 +111,19 @@ def test_with_controls_it_is_controlvideos_loop_with_the_first_frame() -> None:
     )
     theirs = controlvideo(tiny_backbone(), request(), options, lambda done, total: None)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_chunks_that_begin_with_the_first_frame_change_no_frame() -> None:
+    """The released code samples frames 0 and 3, 4 by themselves, from the same noise."""
+    options = Text2VideoZeroConfig(steps=3)
+    whole = sample(tiny_backbone(), request(5), options, silent)
+    asked, chunk = request(5), [0, 3, 4]
+    part = replace(
+        asked, frames=asked.frames[chunk], controls={"edges": asked.controls["edges"][chunk]}
+    )
+    made = sample(tiny_backbone(), part, options, silent)
+    torch.testing.assert_close(made, whole[chunk], rtol=0, atol=1e-5)
+    assert not torch.allclose(whole[3], whole[4], atol=1e-3)
 
 
 def text_options(**extra: object) -> Text2VideoZeroConfig:

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
+from methods.attention import CallSlot, FrameCall
 from methods.inflation import FrameAttentionPlan, inflate
 from methods.patterns import INDIVIDUAL
+from methods.text_attention import TextAttentionProcessor
+from tests.golden_case import Golden
 from tests.tiny_backbone import TOKENS, WIDTH, tiny_unet
 
 F = 3
@@ -26,6 +29,21 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 LATENTS, TEXT = drawn(2 * F, 4, 8, 8), drawn(2, TOKENS, WIDTH, seed=1)
+
+
+@torch.no_grad()
+def test_text_attention_is_that_of_the_released_code() -> None:
+    """Text2Video-Zero's, which is ordinary: 2 rows of 4 frames, each with a text of its own."""
+    case, f = Golden("controlvideo/attn_first_frame"), 4
+    attn = Attention(24, cross_attention_dim=12, heads=3, dim_head=8)
+    named = {n: t for n, t in case.weights.items() if n.startswith("attn2.")}
+    attn.load_state_dict({n.removeprefix("attn2."): t for n, t in named.items()})
+    slot = CallSlot()
+    slot.current = FrameCall(f, INDIVIDUAL.table(f))
+    made = TextAttentionProcessor(slot, "attn2")(
+        attn, case.input["hidden_chunk2"], case.input["text_chunk2"]
+    )
+    case.close(made, "cross_chunk2")
 
 
 def once(**options: Any) -> FrameAttentionPlan:
