@@ -15,7 +15,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
     WithJsonSchema,
     model_validator,
 )
@@ -155,6 +154,7 @@ _SIZE_SCHEMA = {
     ]
 }
 
+Pixels = Annotated[Any, AfterValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
 Backbone = Annotated[
     Any,
     AfterValidator(_text_or_mapping),
@@ -180,9 +180,7 @@ class ClipSettings(Frozen):
     """How much of each clip is read."""
 
     frames: int = Field(default=8, ge=1, le=100_000, description="frames per clip")
-    size: Annotated[Size, PlainValidator(_size), WithJsonSchema(_SIZE_SCHEMA)] = Field(
-        default=128, description="pixels: side of a square, or [width, height]"
-    )
+    size: Pixels = Field(default=128, description="pixels: side of a square, or [width, height]")
     start: int = Field(default=0, ge=0, description="first frame")
     stride: int = Field(default=1, ge=1, description="step between frames")
 
