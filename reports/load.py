@@ -21,7 +21,7 @@ from crossframe.errors import Problem, UserError
 from crossframe.files import read_json
 
 KEY_DIGITS = 16
-CHANGED = "its result was changed after it was written: crossframe run makes it again"
+DAMAGED = "its record is damaged, or was changed by hand: crossframe run makes it again"
 
 Direction = Literal["higher", "lower", "target", "unknown"]
 State = Literal["done", "failed", "missing"]
@@ -319,13 +319,26 @@ def _status(state: State, record: Mapping[str, Any], entry: Mapping[str, Any]) -
 
 
 def _outcome(folder: Path, key: str) -> tuple[State, Mapping[str, Any]]:
-    """State of a cell and the record behind it; one of another cell, or changed, is missing."""
+    """State of a cell and the record behind it; one of another cell, or damaged, is missing."""
     names: tuple[tuple[State, str], ...] = (("done", "result.json"), ("failed", "failed.json"))
     for state, name in names:
-        path = folder / name
-        if path.is_file() and (record := read_json(path)).get("key", key) == key:
-            return (state, record) if intact(record) else ("missing", {"reason": CHANGED})
+        if not (folder / name).is_file():
+            continue
+        record = _whole(folder / name)
+        if record is None:
+            return "missing", {"reason": DAMAGED}
+        if record.get("key", key) == key:
+            return state, record
     return "missing", {}
+
+
+def _whole(path: Path) -> Mapping[str, Any] | None:
+    """The record in a file, or None when it is not what was written."""
+    try:
+        record = read_json(path)
+    except UserError:
+        return None
+    return record if isinstance(record, dict) and intact(record) else None
 
 
 def _score_lines(cell: Cell) -> Iterable[tuple[Any, ...]]:

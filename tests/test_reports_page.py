@@ -64,16 +64,18 @@ def test_a_report_is_not_written_through_a_link(tmp_path: Path) -> None:
     assert not (tmp_path / "outside").exists()
 
 
-def test_a_result_that_was_changed_counts_as_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["changed", "[]", "{", ""])
+def test_a_damaged_result_counts_as_missing(tmp_path: Path, damage: str) -> None:
     root = write_store(tmp_path / "run", SMALL)
     path = next(root.glob("cells/*/result.json"))
     record = read_json(path)
     write_json(path, sealed(record))
     assert {cell.state for cell in load_run(root, INFOS).cells} == {"done"}
-    write_json(path, {**sealed(record), "metrics": {}})
+    changed = json.dumps({**sealed(record), "metrics": {}})
+    path.write_text(changed if damage == "changed" else damage, encoding="utf-8")
     (cell,) = [cell for cell in load_run(root, INFOS).cells if cell.state != "done"]
     assert (cell.key, cell.status, cell.metrics) == (record["key"], "missing", {})
-    assert cell.reason.startswith("its result was changed")
+    assert cell.reason.startswith("its record is damaged")
 
 
 def test_everything_is_written(page: Path) -> None:
