@@ -53,7 +53,7 @@ class Clock:
         return self._step
 
 
-class ReuseHook(ModelHook):  # type: ignore[misc]
+class ReuseHook(ModelHook):
     """Computes a layer in every n-th step; keeps one result per part of a step and batch shape.
 
     A result is taken again while it is less than n steps old, so one from before a change of the
