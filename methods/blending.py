@@ -49,9 +49,10 @@ def histogram_mix(
 
     ends: the two pictures whose histograms count. position: in [0, 1], from the one to the other.
     """
-    mixed = mix(*(_standardised(_to_lab(picture)) for picture in (first, second)), share)
+    one, two = (_standardised(_to_lab(picture)) for picture in (first, second))
+    mixed = mix(one, two, share)
     moments = [_moments(_to_lab(picture)) for picture in ends]
-    mean, deviation = (one + position * (two - one) for one, two in zip(*moments, strict=True))
+    mean, deviation = (a + position * (b - a) for a, b in zip(*moments, strict=True))
     return _to_rgb(_standardised(mixed) * deviation + mean)
 
 
