@@ -164,9 +164,10 @@ def test_no_slurm_is_told(lab):
         lab.run(engine=engine("slurm"))
 
 
-def test_unknown_settings_are_told(lab):
+@pytest.mark.parametrize("extra", [{"partitoin": "gpu"}, {"timeout_min": "soon"}])
+def test_wrong_settings_are_told(lab, extra):
     with mocked_slurm(), pytest.raises(UserError, match="--engine slurm"):
-        lab.run(engine=engine("slurm", extra={"partitoin": "gpu"}))
+        lab.run(engine=engine("slurm", extra=extra))
 
 
 def test_shares_are_whole_and_even():

@@ -106,8 +106,8 @@ class RayEngine(Engine):
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         self.needs = {"CPU": self.threads, "GPU": gpus}
         require_room(ray.nodes(), self.needs)
-        limits = {"max_restarts": 0, "max_task_retries": 0}
-        self.actor = ray.remote(num_cpus=self.threads, num_gpus=gpus, **limits)(Slot)
+        once = ray.remote(num_cpus=self.threads, num_gpus=gpus, max_restarts=0, max_task_retries=0)
+        self.actor = once(Slot)
         self.seats = [self._place() for _ in range(self.options.jobs)]
 
     def _place(self) -> Seat:

@@ -44,9 +44,9 @@ class SlurmEngine(Engine):
         self.flags: list[Path] = []
         try:
             self.executor = submitit.AutoExecutor(folder=self.store.slurm_folder, cluster="slurm")
-            wanted = {"cpus_per_task": self.threads, **settings(self.options.extra)}
+            wanted: dict[str, Any] = {"cpus_per_task": self.threads, **settings(self.options.extra)}
             self.executor.update_parameters(name="crossframe", **wanted)
-        except (RuntimeError, ValueError, TypeError, NameError) as error:
+        except (RuntimeError, ValueError, TypeError, NameError, AssertionError) as error:
             fix = "see submitit's AutoExecutor.update_parameters, or choose another engine"
             raise UserError(Problem("--engine slurm", str(error), fix=fix)) from error
 
