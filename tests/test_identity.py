@@ -127,6 +127,7 @@ def test_a_changed_default_changes_the_key(method):
     parts = replace(fake_parts(), methods=METHODS)
     found = cellkeys.Keys.__new__(cellkeys.Keys)
     found.parts, found._backbones, found._stages = parts, dict.fromkeys(FAMILIES, "b"), {}
+    found._networks = {method: {}}  # a value of no meaning is no option to ask for networks
     row = Row(method, method_config(method)().model_dump(mode="json"))
     before = found.cell(row, CARD, "p", 0)
     for path in leaf_values(row.config):
@@ -136,7 +137,7 @@ def test_a_changed_default_changes_the_key(method):
 
 class Row:
     def __init__(self, method, config):
-        self.method, self.config = method, config
+        self.label, self.method, self.config = method, method, config
 
 
 CARD = ClipCard("world:heldout/0", "0", "0")
