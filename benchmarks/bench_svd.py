@@ -2,7 +2,7 @@
 
 full size   25 frames of 1024x576 in float16, tensors without contents: what would be held at
             once beyond the weights, counted by the storages that are alive; kernels' scratch
-            space is not in it
+            space is not in it; with offload, weights of the largest network alone
 check       the same count against the allocator's own records, on the full-size decoder with
             random weights in float32 at 64x64 pixels
 """
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from benchmarks.measure import MIB, peak_bytes
 from methods.svd.cache import cached
@@ -80,6 +81,21 @@ def full_vae() -> AutoencoderKLTemporalDecoder:
         down_block_types=("DownEncoderBlock2D",) * 4,
         layers_per_block=2,
     ).eval()
+
+
+def full_image_encoder() -> CLIPVisionModelWithProjection:
+    """The image half of OpenCLIP's ViT-H/14."""
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=1280,
+            intermediate_size=5120,
+            projection_dim=1024,
+            num_hidden_layers=32,
+            num_attention_heads=16,
+            image_size=224,
+            patch_size=14,
+        )
+    )
 
 
 def weight_bytes(net: nn.Module) -> int:
@@ -159,6 +175,17 @@ def test_unet_at_full_size(rows: list[str]) -> None:
         rows.append(row("UNet, weights", weight_bytes(unet)))
     assert sizes["forward_chunk 1"] <= sizes["forward_chunk 5"] < 0.7 * sizes["as it is"]
     assert sizes["results kept: deep blocks"] > sizes["as it is"]
+
+
+@pytest.mark.bench
+def test_weights_with_and_without_offload(rows: list[str]) -> None:
+    """Weights on the device at once: all networks, or the largest alone."""
+    with without_contents():
+        nets = (UNetSpatioTemporalConditionModel(), full_image_encoder(), full_vae())
+        sizes = [weight_bytes(net) for net in nets]
+    rows.append(row("weights of all networks", sum(sizes)))
+    rows.append(row("weights with offload, the largest network", max(sizes)))
+    assert max(sizes) < 0.7 * sum(sizes)
 
 
 @pytest.mark.bench
