@@ -8,6 +8,10 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -19,7 +23,7 @@ from lab import Lab, engine, spec_text
 
 from ablations import cell as cell_module
 from ablations.engines import ray as module
-from ablations.engines.base import Ended, Order, Told
+from ablations.engines.base import Ended, Order, Started, Told
 from ablations.engines.ray import Seat, Slot, require_room
 from crossframe.errors import UserError
 
@@ -123,6 +127,52 @@ def test_workers_see_a_gpu_each_and_those_without_room_get_no_cell(lab, monkeypa
     (told,) = (event.text for event in events if isinstance(event, Told))
     assert told.startswith("Ray has placed ")
     assert told.endswith(" of 3 workers; the others wait for 1 CPU and 1 GPU each")
+
+
+@dataclass(eq=False)
+class Call:
+    """What an actor was asked."""
+
+    ready: bool
+    answer: Any
+
+
+class Played:
+    """An actor without Ray, which ends each cell with the next call, as one that encodes does."""
+
+    def __init__(self, placed):
+        self.open = []
+        calls = {"where": lambda: "here", "begin": self._begin, "join": self._ended}
+        for name, call in calls.items():
+            answer = partial(self._answer, placed, call)
+            setattr(self, name, SimpleNamespace(remote=answer))
+
+    def _answer(self, placed, call, *arguments):
+        return Call(placed, call(*arguments) if placed else None)
+
+    def _begin(self, cell):
+        ended, self.open = self._ended(), [cell]
+        return ended
+
+    def _ended(self):
+        over, self.open = self.open, []
+        return [Ended(cell.key, "done") for cell in over]
+
+
+def test_cells_go_to_placed_actors_only(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    monkeypatch.setattr(ray, "wait", lambda calls, timeout: ([c for c in calls if c.ready], []))
+    monkeypatch.setattr(ray, "get", lambda call: call.answer)
+    chosen, actors = engine("ray", jobs=3), [Played(placed) for placed in (True, False, True)]
+    chosen.needs = {"CPU": 2, "GPU": 0}
+    chosen.seats = [Seat(actor, actor.where.remote(), 0.0) for actor in actors]
+    cells = [SimpleNamespace(key=str(number)) for number in range(5)]
+    events = list(chosen.run(cells))
+    ended = [event.key for event in events if isinstance(event, Ended)]
+    assert sorted(ended) == [cell.key for cell in cells]
+    assert {event.where for event in events if isinstance(event, Started)} == {"here"}
+    told = [event.text for event in events if isinstance(event, Told)]
+    assert told == ["Ray has placed 2 of 3 workers; the others wait for 2 CPUs each"]
 
 
 def test_what_no_node_could_hold_is_told():
