@@ -158,7 +158,6 @@ def text_states(backbone: Backbone, prompts: Sequence[str], shared: Shared) -> T
     }
     parts = [files, str(backbone.dtype), backbone.device.type, list(prompts)]
 
-
     def make() -> dict[str, Tensor]:
         """The states, in an arithmetic that holds those of any other."""
         return {"states": encode_prompts(backbone, prompts).float()}
