@@ -58,8 +58,9 @@ class SampleRequest:
         `occluded_backward` (f-1, h, w) bool; `depth` (f, h, w) in [0, 1], 1 = near; `masks`
         (f, n, h, w) bool, the visible part of each object; of talking faces head, body and what
         hangs beside the head. Of talking faces too: `mouth`, one box that holds the mouth in all
-        frames, `lip` and `face`, the boxes of each frame, (f, h, w) bool; `opening` (f,) of the mouth in [0, 1]; `pose` (f, 2), the head's offset in pixels;
-        `envelope` (f,), the voice's loudness; `identity` (k,), who the face is.
+        frames, `lip` and `face`, the boxes of each frame, (f, h, w) bool; `opening` (f,) of the
+        mouth in [0, 1]; `pose` (f, 2), the head's offset in pixels; `envelope` (f,), the voice's
+        loudness; `identity` (k,), who the face is.
     voice: what is heard during the frames, None where nothing is.
     shared: gives work that samples have in common; it changes no result.
     note: takes facts on how the sample was made (a loss curve, an error), by name, as plain data.

@@ -1,6 +1,7 @@
 """Verbs, exit codes and what they print."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,8 @@ def interrupted():
     "words",
     [("plan", "s"), ("run", "s"), ("score", "--edited", "v"), ("tuned", "s", "t", "--clip", "c")],
 )
-def test_an_interrupt_ends_any_verb_with_130_and_a_line(cli, words):
+def test_an_interrupt_ends_any_verb_with_130_and_a_line(cli, words, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["crossframe", *words])
     result = CliRunner().invoke(main, words, obj=Tools(interrupted, fake_report))
     assert result.exit_code == 130
     assert result.output.startswith("\ninterrupted")

@@ -1,8 +1,8 @@
 import pytest
 
 from crossframe.errors import UserError
-from metrics import METRICS
 from crossframe.flow.table import flow_identity
+from metrics import METRICS
 from metrics.identity import score_identity
 
 FACTS = {"clip": ["weights", "preprocessing"], "source_prompt": "a dog", "fps": 8.0}

@@ -179,12 +179,12 @@ metrics: [brightness]
 """
     assert errors(tmp_path, monkeypatch, text) == [
         "s.yaml:4:3: base.stps: unknown key 'stps' (allowed: preset, attention, steps, controls, "
-        "fail, sleep, death). did you mean 'steps'?",
+        "fail, sleep, tune, death). did you mean 'steps'?",
         "s.yaml:5:22: base.attention.alpha: should be less than or equal to 1 (got 2.0)",
         "s.yaml:7:35: grid.attention.pattern[1]: ful is not one of the values "
         "(allowed: individual, first, full). did you mean 'full'?",
         "s.yaml:8:3: grid.atention.alpha: unknown key 'atention' (allowed: preset, attention, "
-        "steps, controls, fail, sleep, death). did you mean 'attention'?",
+        "steps, controls, fail, sleep, tune, death). did you mean 'attention'?",
         "s.yaml:9:14: grid.steps[1]: should be a valid integer, unable to parse string as an "
         "integer (got many)",
         "s.yaml:10:6: zip: lists of different length: controls has 2, sleep has 1",

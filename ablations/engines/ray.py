@@ -111,7 +111,7 @@ class RayEngine(Engine):
         self.seats = [self._place() for _ in range(self.options.jobs)]
 
     def _place(self) -> Seat:
-        actor = self.actor.remote(self.order)
+        actor: Any = self.actor.remote(self.order)
         return Seat(actor, actor.where.remote(), time.monotonic())
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Event]:
