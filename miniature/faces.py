@@ -53,7 +53,10 @@ def render_frames(face: Face, times: Array, size: int = SIZE) -> NDArray[np.uint
 def visible_layer(face: Face, x: Points, t: Array) -> NDArray[np.int8]:
     """Number of the layer seen at points `x` (f, ...) at times `t`; 0 is the background."""
     stack = [(layer, layer.place(t)) for layer in layers(face)[1:]]
-    return np.stack([_seen([(layer, p.at(i)) for layer, p in stack], x[i]) for i in range(len(t))])
+    seen = np.zeros(x.shape, np.int8)
+    for i in range(len(t)):
+        seen[i] = _seen([(layer, placed.at(i)) for layer, placed in stack], x[i])
+    return seen
 
 
 def _seen(stack: Sequence[tuple[Layer, Placed]], x: Points) -> NDArray[np.int8]:
