@@ -62,7 +62,7 @@ def test_the_same_clip_is_the_same_and_start_and_stride_pick_frames(clip):
 def test_a_clip_of_one_frame_has_no_flow(clip):
     alone = load_clip(ClipRequest("faces:heldout/0", 1, 128))
     np.testing.assert_array_equal(alone.frames, clip.frames[:1])
-    assert alone.truth.flow_forward.shape == (0, 2, 128, 128)
+    assert alone.truth.flow_forward.shape == (0, 128, 128, 2)
     assert alone.truth.occluded_backward.shape == (0, 128, 128)
 
 
