@@ -8,6 +8,7 @@ from ablations.check import CheckedSpec, load_spec
 from ablations.shipped import shipped_parts
 from ablations.specfile import read_document
 from crossframe.verbs.common import find_spec, shipped_papers, shipped_specs
+from reports.claims import MIN_CLIPS
 
 SHIPPED = sorted({*shipped_specs(), *shipped_papers()})
 
@@ -35,6 +36,12 @@ def test_it_is_good_and_its_run_has_a_name_of_its_own(name: str, scale: str) -> 
         assert checked.spec.name == name + ("" if scale == "miniature" else f"-{scale}")
         assert checked.spec.paper is not None
         assert {"source", "frozen"} <= {row.label for row in checked.rows}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_claims_have_the_clips_that_a_verdict_takes(name: str) -> None:
+    checked = at_scale(name, scales_of(name)[0])
+    assert not checked.spec.claims or len(checked.clips) >= MIN_CLIPS
 
 
 @pytest.mark.parametrize("name", sorted(shipped_papers()))
