@@ -36,8 +36,9 @@ def test_kills_at_points_of_every_call(undisturbed, tmp_path):
         survives(tmp_path / "lab", undisturbed, lambda folder, p=point: run(folder, p))
         for point in chosen
     ]
-    # Video is encoded beside other work, so the last call or two of a kind come and go.
-    assert codes.count(-9) >= 27
+    # Video is encoded beside other work, so the last call of a kind may not come again.
+    kinds = len({point.call for point in chosen})
+    assert codes.count(-9) >= len(chosen) - kinds
 
 
 def test_kills_at_points_of_slots(slots, tmp_path):
