@@ -105,13 +105,11 @@ def _draw(
     """Run the method and keep its frames; `sample.json` says last that they are whole."""
     method = cell.row.method
     sampler = bench.parts.methods.load(method)
-    config = bench.parts.method_config(method).model_validate(dict(cell.row.config))
     backbone = bench.networks(method)
     notes: dict[str, Any] = {}
-    request = _request(cell, shared, config)
-    request = replace(request, note=notes.__setitem__, scratch=store.scratch_folder)
+    request = replace(sample_request(cell, shared, store), note=notes.__setitem__)
     with measured() as cost, torch.inference_mode():
-        video = sampler(backbone, request, config, progress)
+        video = sampler(backbone, request, cell.row.options, progress)
     _require_video(video, shared.source, method)
     frames = to_frames(video)
     write_frames(store.cell_folder(cell.key) / "frames", frames)
@@ -127,19 +125,22 @@ def _draw(
     return record, frames
 
 
-def _request(cell: Cell, shared: ClipBench, config: Any) -> SampleRequest:
+def sample_request(cell: Cell, shared: ClipBench, store: Store) -> SampleRequest:
+    """Return what the method of a cell is asked for."""
     from methods.base import SampleRequest
 
-    kinds = tuple(getattr(config, "controls", ()))
+    config = cell.row.config
+    kinds = tuple(config.get("controls", ()))
     return SampleRequest(
         frames=shared.source,
         prompt=cell.prompt,
-        controls=shared.controls(kinds, getattr(config, "annotator_range", "correct")),
+        controls=shared.controls(kinds, config.get("annotator_range", "correct")),
         seed=cell.seed,
         source_prompt=cell.clip.caption,
         truth=shared.truth,
         voice=shared.clip.voice,
         shared=shared_by(shared.stages),
+        scratch=store.scratch_folder,
     )
 
 

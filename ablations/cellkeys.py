@@ -11,7 +11,6 @@ again. What only changes speed is in neither.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ablations.cards import ClipCard
@@ -73,8 +72,9 @@ class Keys:
         self.parts = parts
         self._backbone = checked.backbone
         self._obstacles: dict[str, UserError] = {}
-        self._absent: dict[str, tuple[str, ...]] = {}
-        self._networks: dict[str, dict[str, str | None]] = {}
+        options = {row.label: row.options for row in checked.rows}
+        self._absent = {name: tuple(map(str, of.absent())) for name, of in options.items()}
+        self._networks = {name: networks_identity(of.networks()) for name, of in options.items()}
         families = families_of(checked.rows, parts)
         self._backbones = {name: self._hash_backbone(checked, name) for name in families}
         self._scores = ScoreKeys(checked, parts)
@@ -97,8 +97,6 @@ class Keys:
         family = family_of(self.parts.methods.entry(row.method).extra)
         obstacle = self._obstacles.get(family) if family else None
         networks = tuple(map(str, obstacle.problems)) if obstacle else ()
-        if row.label not in self._absent:
-            self._absent[row.label] = tuple(map(str, self._ask(row, "absent")))
         return (*networks, *self._absent[row.label], *self._without_maps(row, clip))
 
     def _without_maps(self, row: Row, clip: ClipCard) -> tuple[str, ...]:
@@ -114,8 +112,6 @@ class Keys:
         extra = self.parts.methods.entry(row.method).extra
         family = family_of(extra)
         annotators = self._annotators(row, clip)
-        if row.label not in self._networks:
-            self._networks[row.label] = networks_identity(self._ask(row, "networks"))
         networks = self._networks[row.label]
         return identity(
             {
@@ -132,12 +128,6 @@ class Keys:
                 **({"networks": networks} if networks else {}),
             }
         )
-
-    def _ask(self, row: Row, what: str) -> Sequence[Any]:
-        """What the options of a row tell of themselves (`MethodConfig`), () where they do not."""
-        options = self.parts.method_config(row.method).model_validate(dict(row.config))
-        found: Sequence[Any] = getattr(options, what, tuple)()
-        return found
 
     def _annotators(self, row: Row, clip: ClipCard) -> dict[str, Any]:
         """The weights of the networks that draw a cell's control maps, by control."""

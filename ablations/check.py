@@ -27,7 +27,6 @@ from ablations.grid import (
     count_points,
     drafts,
     explain,
-    frame_problems,
     resolve,
 )
 from ablations.parts import Parts
@@ -328,9 +327,10 @@ class _Check:
 
     def _frames(self, spec: Spec) -> Iterator[Problem]:
         """Options that ask for more frames than a clip has."""
-        for name, found in frame_problems(self.rows, spec.clip.frames, self.parts.method_config):
-            what = f"row {name!r}: {found.where}: {found.what}"
-            yield self.document.problem(("clip", "frames"), what, found.allowed, found.fix)
+        for row in self.rows:
+            for found in row.options.frame_problems(spec.clip.frames):
+                what = f"row {row.label!r}: {found.where}: {found.what}"
+                yield self.document.problem(("clip", "frames"), what, found.allowed, found.fix)
 
     def _labels(self, spec: Spec) -> Iterator[Problem]:
         if not self.rows or self.problems:

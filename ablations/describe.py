@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ablations.parts import Parts
+    from methods.options import MethodConfig
 
 SIGNS = 26
 """Letters of a preset's value in the table; `crossframe list presets` prints all of them."""
@@ -55,12 +56,9 @@ def _paragraphs(config: Any) -> str:
     return re.sub(r"(?<!\n)\n(?![\n -])", " ", inspect.getdoc(config) or "")
 
 
-def options_table(config: Any) -> Table:
-    """Return options with their values by default, where presets differ, meanings and limits.
-
-    config: class of a method's configuration.
-    """
-    names = list(getattr(config, "PRESETS", {}))
+def options_table(config: type[MethodConfig]) -> Table:
+    """Return options with their values by default, where presets differ, meanings and limits."""
+    names = list(config.PRESETS)
     default = config.model_validate({})
     presets = {name: config.model_validate({"preset": name}) for name in names}
     rows = []

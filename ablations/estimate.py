@@ -96,21 +96,15 @@ def shared_work(
     work = {stage: _looked_up(store, stage, entries) for stage, entries in found.items()}
     prompts = {cell.prompt for cell in cells if needs_backbone(cell.row.method, parts)}
     work["text"] = Shared(len(prompts))
-    work |= _by_methods(cells, parts)
+    work |= _by_methods(cells)
     return {stage: shared for stage, shared in work.items() if shared.count}
 
 
-def _by_methods(cells: Iterable[Cell], parts: Parts) -> dict[str, Shared]:
-    """Count the work that configurations name themselves: inversions, tunings."""
+def _by_methods(cells: Iterable[Cell]) -> dict[str, Shared]:
+    """Count the work that options name themselves: inversions, tunings."""
     found: dict[str, set[str]] = {}
-    configs: dict[str, Any] = {}
     for cell in cells:
-        row = cell.row
-        if row.label not in configs:
-            config_class = parts.method_config(row.method)
-            configs[row.label] = config_class.model_validate(dict(row.config))
-        shares = getattr(configs[row.label], "shared_work", None)
-        for stage, decisive in shares(cell.seed).items() if shares else ():
+        for stage, decisive in cell.row.options.shared_work(cell.seed).items():
             seen = [cell.clip.sha256, cell.clip.caption, decisive]
             found.setdefault(stage, set()).add(identity(seen))
     return {stage: Shared(len(pieces)) for stage, pieces in found.items()}

@@ -21,6 +21,7 @@ from ablations.spec import Spec
 from ablations.specfile import Document, NodePath
 from crossframe.errors import Problem, UserError, did_you_mean
 from crossframe.keys import identity
+from methods.options import MethodConfig
 
 RESERVED = ("label", "method")
 """Keys of an `include` entry which are not method options."""
@@ -44,11 +45,12 @@ class Draft:
 
 @dataclass(frozen=True)
 class Row:
-    """A row with its configuration resolved to plain data, every default filled in."""
+    """A row with its options resolved, every default filled in; config: the same as plain data."""
 
     label: str
     method: str
     axes: Mapping[str, Any]
+    options: MethodConfig
     config: Mapping[str, Any]
     sentinel: bool = False
 
@@ -140,7 +142,7 @@ def _joined(options: Mapping[str, Any], path: str, old: Any, new: Any) -> Any:
 
 def resolve(
     found: Sequence[Draft],
-    config_of: Callable[[str], type[BaseModel]],
+    config_of: Callable[[str], type[MethodConfig]],
     document: Document,
 ) -> tuple[list[Row], list[Problem]]:
     """Validate each row's options with its method's configuration class.
@@ -149,31 +151,22 @@ def resolve(
     problem, located at the value in the spec that caused it.
     """
     problems: dict[Problem, None] = {}
-    resolved: dict[str, tuple[Draft, dict[str, Any]]] = {}
+    resolved: dict[str, tuple[Draft, MethodConfig, dict[str, Any]]] = {}
     for draft in found:
-        config, wrong = _validate(draft, config_of(draft.method), document)
+        options, wrong = _validate(draft, config_of(draft.method), document)
         problems.update(dict.fromkeys(wrong))
-        if config is not None:
+        if options is not None:
+            config = options.model_dump(mode="json")
             key = identity([draft.method, draft.sentinel, config])
-            resolved.setdefault(key, (draft, config))
+            resolved.setdefault(key, (draft, options, config))
     return _labelled(list(resolved.values())), list(problems)
 
 
-def frame_problems(
-    rows: Iterable[Row], frames: int, config_of: Callable[[str], type[BaseModel]]
-) -> Iterator[tuple[str, Problem]]:
-    """Yield (label of a row, what its options cannot do with clips of `frames` frames)."""
-    for row in rows:
-        options = config_of(row.method).model_validate(dict(row.config))
-        problems = getattr(options, "frame_problems", lambda frames: ())
-        yield from ((row.label, problem) for problem in problems(frames))
-
-
 def _validate(
-    draft: Draft, config_class: type[BaseModel], document: Document
-) -> tuple[dict[str, Any] | None, list[Problem]]:
+    draft: Draft, config_class: type[MethodConfig], document: Document
+) -> tuple[MethodConfig | None, list[Problem]]:
     try:
-        return config_class.model_validate(nest(draft.options)).model_dump(mode="json"), []
+        return config_class.model_validate(nest(draft.options)), []
     except ValidationError as error:
         return None, [_option_problem(e, draft, config_class, document) for e in error.errors()]
     except UserError as error:
@@ -280,16 +273,16 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _labelled(found: Sequence[tuple[Draft, dict[str, Any]]]) -> list[Row]:
-    axes = list(dict.fromkeys(path for draft, _ in found for path in draft.axes))
+def _labelled(found: Sequence[tuple[Draft, MethodConfig, dict[str, Any]]]) -> list[Row]:
+    axes = list(dict.fromkeys(path for draft, _, _ in found for path in draft.axes))
     short = _short_names(axes)
-    counts = [tuple(draft.axes) for draft, _ in found if draft.axes]
+    counts = [tuple(draft.axes) for draft, _, _ in found if draft.axes]
     primary = counts[0][0] if counts and len(counts[0]) == 1 else ""
     rows = []
-    for draft, config in found:
+    for draft, options, config in found:
         values = {path: axis_value(config, path, value) for path, value in draft.axes.items()}
         label = draft.label or _label(values, short, primary) or draft.method
-        rows.append(Row(label, draft.method, values, config, draft.sentinel))
+        rows.append(Row(label, draft.method, values, options, config, draft.sentinel))
     return rows
 
 

@@ -127,7 +127,7 @@ def _methods(parts: Parts, specs: Mapping[str, Path]) -> Table:
 
 
 def _presets(parts: Parts, method: str) -> str:
-    return ", ".join(getattr(parts.method_config(method), "PRESETS", {}))
+    return ", ".join(parts.method_config(method).PRESETS)
 
 
 def _metrics(parts: Parts, specs: Mapping[str, Path]) -> Table:
@@ -167,7 +167,7 @@ def _preset_table(parts: Parts, specs: Mapping[str, Path]) -> Table:
     rows = [
         [method, name, "\n".join(_settings(options))]
         for method in parts.methods
-        for name, options in getattr(parts.method_config(method), "PRESETS", {}).items()
+        for name, options in parts.method_config(method).PRESETS.items()
     ]
     return table("presets", ["method", "preset", "options"], rows)
 

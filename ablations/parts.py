@@ -15,7 +15,7 @@ from crossframe.errors import Problem
 from crossframe.registry import Registry
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from methods.options import MethodConfig
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Parts:
     methods: Registry
     metrics: Registry
     clip_sources: Registry
-    method_config: Callable[[str], type[BaseModel]]
+    method_config: Callable[[str], type[MethodConfig]]
     parse_backbone: Callable[[Any], Any]
     backbone_identity: Callable[[Any, str], Mapping[str, Any]]
     encoder_folder: Callable[[str, Any], str]

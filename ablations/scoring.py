@@ -63,12 +63,12 @@ def inputs_of(
 ) -> MetricInputs:
     """Return everything that metrics may ask for about the stored frames of a cell."""
     drawn = store.sample(cell.key) or {}
-    cost = {name: value for name, value in drawn.get("cost", {}).items() if value is not None}
     notes = drawn.get("notes", {})
-    if "attended_tokens" in notes:
-        cost["attended_tokens"] = notes["attended_tokens"]
-    if "inversion" in notes:
-        cost["inversion_error"] = notes["inversion"]["relative"]
+    told = {
+        **drawn.get("cost", {}),
+        "attended_tokens": notes.get("attended_tokens"),
+        "inversion_error": notes.get("inversion", {}).get("relative"),
+    }
     borders = notes.get("decode_borders")
     return MetricInputs(
         to_tensor(frames),
@@ -79,7 +79,7 @@ def inputs_of(
         masks=clip.masks,
         face=clip.face,
         borders=None if borders is None else tuple(borders),
-        cost=cost,
+        recorded={name: value for name, value in told.items() if value is not None},
         estimator=bench.estimator,
         memo=_memo(bench, clip, drawn.get("frames_sha256", "")),
         resident=bench.resident,

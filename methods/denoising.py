@@ -30,7 +30,6 @@ def denoise(
     scales: Sequence[float],
     latents: Tensor,
     *,
-    eta: float = 0.0,
     step: Step | None = None,
     step_noise: StepNoise = lambda index: None,
     edit: EditX0 | None = None,
@@ -38,10 +37,10 @@ def denoise(
 ) -> Tensor:
     """Run every step of a schedule; latents (f, 4, h, w) before and after, any device.
 
-    scales: guidance scale per step. eta, edit: see `ddim_step`. step: replaces DDIM's, and `eta`
-        with it. progress: called after each step.
+    scales: guidance scale per step. step: DDIM's without noise, unless given (`make_step`). edit:
+        see `ddim_step`. progress: called after each step.
     """
-    take = step or make_step("ddim", eta)
+    take = step or make_step("ddim", eta=0.0)
     for index, (timestep, scale) in enumerate(zip(schedule.timesteps, scales, strict=True)):
         output = predict(latents, timestep, scale)
         noise = step_noise(index)

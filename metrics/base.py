@@ -124,11 +124,11 @@ class MetricInputs:
     and it is None. encoder: for metrics that need "clip". source_prompt: what the source shows, or
     "". fps: frames per second. masks: (f, h, w) bool, the pixels of the edited objects. face: of a
     talking head. borders: frames 0 < t < f that were decoded apart from frame t - 1, None where
-    nobody told. cost: what was recorded of making the frames, as far as it was: seconds_per_frame,
-    peak_memory_bytes, inversion_error. estimator: of flow, where it is not given; DIS when None.
-    memo: shared by the metrics of this output.
-    resident: networks, shared by the metrics of all outputs. Raises UserError for frames that are
-    out of range, not finite, or of another shape than the source or the masks.
+    nobody told. recorded: what is known of making the frames, as far as it is: seconds_per_frame,
+    peak_memory_bytes, attended_tokens, inversion_error. estimator: of flow, where it is not given;
+    DIS when None. memo: shared by the metrics of this output. resident: networks, shared by the
+    metrics of all outputs. Raises UserError for frames that are out of range, not finite, or of
+    another shape than the source or the masks.
     """
 
     frames: Tensor
@@ -141,7 +141,7 @@ class MetricInputs:
     masks: Tensor | None = None
     face: Face | None = None
     borders: tuple[int, ...] | None = None
-    cost: Mapping[str, float] = field(default_factory=dict)
+    recorded: Mapping[str, float] = field(default_factory=dict)
     estimator: FlowEstimator | None = None
     memo: Memo = field(default_factory=Memo, repr=False)
     resident: Memo = field(default_factory=Memo, repr=False)

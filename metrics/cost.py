@@ -36,9 +36,9 @@ def inversion_error(inputs: MetricInputs) -> MetricValue:
 
 
 def _recorded(metric: str, inputs: MetricInputs, field: str, unit: int) -> MetricValue:
-    if field not in inputs.cost:
+    if field not in inputs.recorded:
         raise NotAvailable(metric, "was not recorded when the frames were made")
-    return MetricValue(inputs.cost[field] / unit, ())
+    return MetricValue(inputs.recorded[field] / unit, ())
 
 
 def _single(value: float) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ablations.parts import Parts
 from crossframe.errors import Problem, UserError
@@ -21,18 +21,15 @@ from crossframe.files import write_bytes
 from crossframe.form import width_height
 from crossframe.registry import Entry, Registry
 from data_manifests.clips import Clip, ClipRequest, clip_id, expand_refs
+from methods.options import MethodConfig, Options
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Attention(Frozen):
+class Attention(Options):
     pattern: Literal["individual", "first", "full"] = "individual"
     alpha: float = Field(1.0, ge=0, le=1)
 
 
-class FakeConfig(Frozen):
+class FakeConfig(MethodConfig):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"steps": 3}, "repo": {"steps": 2}}
     preset: Literal["paper", "repo"] = "paper"
     attention: Attention = Attention()
@@ -44,7 +41,7 @@ class FakeConfig(Frozen):
     death: Literal["none", "sigkill", "sigsegv", "exit", "memory"] = "none"
 
 
-class EmptyConfig(Frozen):
+class EmptyConfig(MethodConfig):
     pass
 
 
@@ -142,7 +139,7 @@ METRICS = Registry(
 CLIPS = Registry(
     "clip source", {"world": Entry("x:y", "fake clips")}, group="crossframe.tests.none"
 )
-CONFIGS: Mapping[str, type[BaseModel]] = {"noisy": FakeConfig, "source": EmptyConfig}
+CONFIGS: Mapping[str, type[MethodConfig]] = {"noisy": FakeConfig, "source": EmptyConfig}
 
 
 def load_clip(request: ClipRequest) -> Clip:

@@ -14,11 +14,12 @@ from metrics.cost import (
 
 def test_costs_are_those_recorded():
     cost = {"seconds_per_frame": 1.5, "peak_memory_bytes": 3 * 2**29, "inversion_error": 0.25}
-    inputs = MetricInputs(torch.rand(1, 3, 8, 8), cost=cost)
+    inputs = MetricInputs(torch.rand(1, 3, 8, 8), recorded=cost)
     assert seconds_per_frame(inputs).value == 1.5
     assert peak_memory(inputs).value == 1.5
     assert inversion_error(inputs).value == 0.25
-    assert attended_tokens(MetricInputs(inputs.frames, cost={"attended_tokens": 0.5})).value == 0.5
+    told = MetricInputs(inputs.frames, recorded={"attended_tokens": 0.5})
+    assert attended_tokens(told).value == 0.5
 
 
 @pytest.mark.parametrize(

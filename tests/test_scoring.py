@@ -78,7 +78,7 @@ def test_an_estimator_without_weights_is_told_when_it_is_used_not_before(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("sample", "borders", "cost"),
+    ("sample", "borders", "recorded"),
     [
         ({"notes": {"decode_borders": [2]}, "cost": {"seconds_per_frame": None}}, (2,), {}),
         ({"notes": {"inversion": {"rmse": 0.3, "relative": 0.2}}}, None, {"inversion_error": 0.2}),
@@ -87,7 +87,7 @@ def test_an_estimator_without_weights_is_told_when_it_is_used_not_before(tmp_pat
         (None, None, {}),
     ],
 )
-def test_metrics_hear_what_a_method_notes(memo, sample, borders, cost):
+def test_metrics_hear_what_a_method_notes(memo, sample, borders, recorded):
     """Where a video was decoded apart, how exactly it was inverted; nobody guesses the rest."""
     clip = SimpleNamespace(
         source=None, clip=SimpleNamespace(caption="", fps=8.0), masks=None, face=None
@@ -97,4 +97,4 @@ def test_metrics_hear_what_a_method_notes(memo, sample, borders, cost):
     store = SimpleNamespace(sample=lambda key: sample)
     frames = np.zeros((3, 8, 8, 3), np.uint8)
     inputs = inputs_of(cell, bench, clip, store, frames)
-    assert (inputs.borders, inputs.cost) == (borders, cost)
+    assert (inputs.borders, inputs.recorded) == (borders, recorded)

@@ -56,10 +56,10 @@ def tuned(
     run has tuned is taken from its folder; else it is tuned now, and kept there. Options that
     those programs do not know are told.
     """
-    from ablations.bench import Bench, shared_by
+    from ablations.bench import Bench
+    from ablations.cell import sample_request
     from ablations.plan import default_out, make_plan
     from ablations.store import Store
-    from methods.base import SampleRequest
     from methods.tuneavideo.checkpoints import write_network
     from methods.tuneavideo.config import TuneAVideoConfig
     from methods.tuneavideo.sampler import tuned_network
@@ -69,16 +69,9 @@ def tuned(
     store = Store(out or default_out(checked.spec))
     cell = _cell(make_plan(checked, store, parts), clip, row, seed)
     bench = Bench(checked.spec, checked.backbone, parts, store)
-    shared = bench.clip(cell.clip)
-    request = SampleRequest(
-        frames=shared.source,
-        prompt=cell.prompt,
-        seed=cell.seed,
-        source_prompt=cell.clip.caption,
-        shared=shared_by(shared.stages),
-        scratch=store.scratch_folder,
-    )
-    config = TuneAVideoConfig.model_validate(dict(cell.row.config))
+    request = sample_request(cell, bench.clip(cell.clip), store)
+    config = cell.row.options
+    assert isinstance(config, TuneAVideoConfig)
     with click.progressbar(length=100, label="tuning") as bar:
 
         def show(done: int, total: int) -> None:
@@ -96,7 +89,6 @@ def tuned(
 
 def _when_free(store: Store, make: Callable[[], Made]) -> Made:
     """Return what `make` does, once no other runner is at the shared work; who is, is told."""
-    from ablations.leases import holder
     from ablations.stages import InWork
 
     while True:
@@ -104,7 +96,7 @@ def _when_free(store: Store, make: Callable[[], Made]) -> Made:
             return make()
         except InWork as other:
             click.echo(f"waits: {other}", err=True)
-            while holder(store.claim_folder, other.claim) is not None:
+            while store.claimant(other.claim) is not None:
                 sleep(SECONDS)
 
 

@@ -18,6 +18,7 @@ from methods.guidance import guide
 from methods.hallo.calls import Bank, HalloCall, Masks, Order
 from methods.hallo.networks import HalloNets
 from methods.hallo.options import Guidance
+from methods.solvers import make_step
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def draw_latents(
     """Draw a segment's latents from noise, both (b c f h w).
 
     guidance: one scale, or one per step; no guidance where all are 1. null, half, tokens_order: see
-    `prepare`. eta, step_noise, progress: see `methods.denoising.denoise`.
+    `prepare`. eta: DDIM's. step_noise, progress: see `methods.denoising.denoise`.
     """
     scales = [guidance] * len(schedule) if isinstance(guidance, float | int) else list(guidance)
     guided = any(scale != 1 for scale in scales)
@@ -163,6 +164,7 @@ def draw_latents(
         nets, given, call, guided=guided, half=half, null=null, tokens_order=tokens_order
     )
     predict = predictor(nets, tokens, told, guided=guided)
+    step = make_step("ddim", eta)
     return denoise(
-        predict, schedule, scales, noise, eta=eta, step_noise=step_noise, progress=progress
+        predict, schedule, scales, noise, step=step, step_noise=step_noise, progress=progress
     )

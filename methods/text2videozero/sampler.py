@@ -19,6 +19,7 @@ from methods.ddim import Schedule, make_schedule
 from methods.denoising import denoise, first_latents, guidance_scales, step_noise
 from methods.networks import Networks, attention_plan, opened
 from methods.noise import frame_noise
+from methods.solvers import make_step
 from methods.text2videozero.config import Motion, Text2VideoZeroConfig
 from methods.text2videozero.motion import kept_between, moved, noised
 
@@ -92,7 +93,7 @@ class Run:
             _cut(self.schedule, first, last),
             self._scales[first:last],
             latents,
-            eta=eta,
+            step=make_step("ddim", eta),
             step_noise=lambda index: draw(first + index),
             progress=lambda done, _: self.progress(before + done, self.total),
         )
