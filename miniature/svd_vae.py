@@ -1,9 +1,10 @@
 """The miniature's temporal decoder: AutoencoderKLTemporalDecoder around the shipped autoencoder.
 
-Encoder and spatial decoder are the shipped autoencoder's, weight by weight, and rest; the temporal
-layers and the blend factors are trained on clips. The class wants two resnets a level where the
-autoencoder has one (in the decoder three for two): the added ones do nothing. It has no
-post_quant_conv, which is folded into the decoder's first convolution.
+The encoder is the shipped autoencoder's, weight by weight, and rests: both share their latents. The
+decoder starts from its spatial layers and is trained on clips, temporal layers and all. With one
+resnet a level the class has neither the second resnet in the middle nor the attention before it
+(it keeps weights for the attention, which rest), and no post_quant_conv: that is folded into the
+first convolution.
 """
 
 from __future__ import annotations
@@ -19,23 +20,24 @@ from methods.norm_groups import KEY, norm_groups
 from miniature.fit import Fit, Recipe, device, work_folder
 from miniature.svd_clips import draw_take
 
-RECIPE = Recipe(steps=300, batch=1, rate=2e-3, warmup=20, average=0.98, decay=0.0)
+RECIPE = Recipe(steps=600, batch=1, rate=1e-3, warmup=20, average=0.98, decay=0.0)
 FIRST_CLIP = 100_000
 """Its clips are others than the denoiser's."""
-UNSETTLED = 0.2
+UNSETTLED = 0.1
 """Latents get noise of up to this deviation, as a denoiser leaves some that differs by frame."""
-TEMPORAL = ("temporal_res_block", "time_mixer", "time_conv_out")
+UNUSED = ("decoder.mid_block.attentions.", "decoder.mid_block.resnets.1.")
+"""What the autoencoder has and the temporal decoder, with one resnet a level, does not run."""
 
 
 def build(vae: AutoencoderKL) -> AutoencoderKLTemporalDecoder:
-    """The network before training: it decodes every frame as ``vae`` does."""
+    """The network before training: ``vae``, but for what is `UNUSED`."""
     torch.manual_seed(RECIPE.seed)
     config = vae.config
     with norm_groups(config.norm_num_groups):
         net = AutoencoderKLTemporalDecoder(
             down_block_types=config.down_block_types,
             block_out_channels=config.block_out_channels,
-            layers_per_block=config.layers_per_block + 1,
+            layers_per_block=config.layers_per_block,
             latent_channels=config.latent_channels,
             sample_size=config.sample_size,
             scaling_factor=config.scaling_factor,
@@ -43,12 +45,16 @@ def build(vae: AutoencoderKL) -> AutoencoderKLTemporalDecoder:
         )
     net.register_to_config(**{KEY: config.norm_num_groups})
     _silence(net)
-    found = {_renamed(name): value for name, value in _folded(vae).items()}
+    found = {_renamed(name): value for name, value in _folded(vae).items() if not _unused(name)}
     _, unexpected = net.load_state_dict(found, strict=False)
     assert not unexpected, f"the autoencoder has layers of its own: {unexpected}"
     for name, value in net.named_parameters():
-        value.requires_grad_(any(part in name for part in TEMPORAL))
+        value.requires_grad_(name.startswith("decoder.") and not _unused(name))
     return net
+
+
+def _unused(name: str) -> bool:
+    return name.startswith(UNUSED)
 
 
 @torch.no_grad()
@@ -97,7 +103,7 @@ def losses(net: AutoencoderKLTemporalDecoder, step: int) -> dict[str, Tensor]:
 
 
 def train(vae: AutoencoderKL) -> AutoencoderKLTemporalDecoder:
-    """Train or resume the temporal layers; returns the averaged network."""
+    """Train or resume the decoder; returns the averaged network."""
     run = Fit(build(vae).to(device()), RECIPE, work_folder() / "svd-vae")
     run.run(lambda step: losses(run.net, step))
     run.use_average()
