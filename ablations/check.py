@@ -13,13 +13,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from ablations.check_report import (
+    METRIC,
     beyond_limits,
+    claim_problems,
     figure_problems,
     figure_row_problems,
+    paper_problems,
     report_clip_problems,
 )
 from ablations.choice import PRESET, choose
-from ablations.claims import parse_claim
 from ablations.grid import (
     RESERVED,
     Row,
@@ -52,7 +54,7 @@ ROW_FIELDS = (("method",), ("grid",), ("zip",), ("include",), ("exclude",), ("se
 SOURCES_OF: Mapping[str, tuple[tuple[str], ...]] = {
     "row": ROW_FIELDS,
     "axis": ROW_FIELDS,
-    "metric of this spec": (("metrics",),),
+    METRIC: (("metrics",),),
     "clip of this spec": (("clips",),),
     "frames": (("clip",),),
     "seed": (("seeds",),),
@@ -269,9 +271,7 @@ class _Check:
 
     def _metrics(self, spec: Spec) -> Iterator[Problem]:
         for index, name in enumerate(spec.report.metrics):
-            yield from self._one_of(
-                name, spec.metrics, "metric of this spec", ("report", "metrics", index)
-            )
+            yield from self._one_of(name, spec.metrics, METRIC, ("report", "metrics", index))
 
     def _one_of(
         self, name: str, names: Sequence[str], kind: str, path: NodePath, *, key: bool = False
@@ -338,28 +338,13 @@ class _Check:
         labels = [row.label for row in self.rows]
         if spec.report.baseline:
             yield from self._one_of(spec.report.baseline, labels, "row", ("report", "baseline"))
-        for index, claim in enumerate(spec.claims):
-            path: NodePath = ("claims", index, "text")
-            try:
-                named = parse_claim(claim.text)
-            except UserError as error:
-                (problem,) = error.problems
-                yield self.document.problem(path, problem.what, problem.allowed)
-                continue
-            for label in named.rows:
-                yield from self._one_of(label, labels, "row", path)
-            yield from self._one_of(named.metric, spec.metrics, "metric of this spec", path)
+        yield from claim_problems(spec, labels, self.document, self._one_of)
 
     def _paper(self, spec: Spec) -> Iterator[Problem]:
         if spec.paper is None or not self.rows or self.problems:
             return
         labels = [*(row.label for row in self.rows), *spec.paper.absent]
-        for label in spec.paper.rows:
-            yield from self._one_of(label, labels, "row", ("paper", "rows", label), key=True)
-        for index, column in enumerate(spec.paper.columns):
-            if column.metric:
-                path: NodePath = ("paper", "columns", index, "metric")
-                yield from self._one_of(column.metric, spec.metrics, "metric of this spec", path)
+        yield from paper_problems(spec.paper, labels, spec.metrics, self._one_of)
 
     def _figures(self, spec: Spec) -> Iterator[Problem]:
         yield from figure_problems(spec, self._known_axes(spec), self.document, self._one_of)

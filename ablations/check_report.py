@@ -1,4 +1,4 @@
-"""Names that the figures of a report use, checked against the rest of the spec. Torch-free."""
+"""Names that claims, paper and figures use, checked against the rest of the spec. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,17 +6,49 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from ablations.spec import Spec
+from ablations.claims import parse_claim
+from ablations.spec import PaperTable, Spec
 from ablations.specfile import Document, NodePath
-from crossframe.errors import Problem
+from crossframe.errors import Problem, UserError
+
+METRIC = "metric of this spec"
 
 
 class OneOf(Protocol):
     """Yields a problem at `path`, with the nearest name, unless `name` is one of `names`."""
 
     def __call__(
-        self, name: str, names: Sequence[str], kind: str, path: NodePath
+        self, name: str, names: Sequence[str], kind: str, path: NodePath, *, key: bool = False
     ) -> Iterator[Problem]: ...
+
+
+def claim_problems(
+    spec: Spec, labels: Sequence[str], document: Document, one_of: OneOf
+) -> Iterator[Problem]:
+    """Yield what is wrong with the texts of claims, and the rows and metrics they name."""
+    for index, claim in enumerate(spec.claims):
+        path: NodePath = ("claims", index, "text")
+        try:
+            named = parse_claim(claim.text)
+        except UserError as error:
+            (problem,) = error.problems
+            yield document.problem(path, problem.what, problem.allowed)
+            continue
+        for label in named.rows:
+            yield from one_of(label, labels, "row", path)
+        yield from one_of(named.metric, spec.metrics, METRIC, path)
+
+
+def paper_problems(
+    paper: PaperTable, labels: Sequence[str], metrics: Sequence[str], one_of: OneOf
+) -> Iterator[Problem]:
+    """Yield a problem for each row and metric of a paper's table that the spec does not make."""
+    for label in paper.rows:
+        yield from one_of(label, labels, "row", ("paper", "rows", label), key=True)
+    for index, column in enumerate(paper.columns):
+        if column.metric:
+            path: NodePath = ("paper", "columns", index, "metric")
+            yield from one_of(column.metric, metrics, METRIC, path)
 
 
 def figure_problems(
@@ -24,7 +56,7 @@ def figure_problems(
 ) -> Iterator[Problem]:
     """Yield what is wrong with the names, metrics and axes of figures."""
     shown = spec.report.metrics or spec.metrics
-    kind = "metric of this report" if spec.report.metrics else "metric of this spec"
+    kind = "metric of this report" if spec.report.metrics else METRIC
     names = Counter(figure.name for figure in spec.report.figures)
     for index, figure in enumerate(spec.report.figures):
         path: NodePath = ("report", "figures", index)

@@ -48,7 +48,7 @@ SOURCES = Registry(
             "the rendered miniature world, with exact flow, occlusion, depth and masks",
             {
                 "square": True,
-                "code": ("miniature.world", "data_manifests", "crossframe"),
+                "code": ("miniature.world", "miniature.shapes", "data_manifests", "crossframe"),
                 "packages": ("numpy",),
             },
         ),
@@ -63,6 +63,7 @@ SOURCES = Registry(
                     "miniature.face",
                     "miniature.voices",
                     "miniature.world",
+                    "miniature.shapes",
                     "data_manifests",
                     "crossframe",
                 ),

@@ -17,7 +17,8 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from miniature.data import later_pictures, pictures
 from miniature.fit import Fit, Recipe, device, phase_folder
-from miniature.world import COLOURS, PATTERNS, SHAPES
+from miniature.shapes import PATTERNS, SHAPES
+from miniature.world import COLOURS
 
 RECIPES = tuple(
     Recipe(steps=steps, batch=128, rate=1.5e-3, decay=0.05, average=0.995, seed=seed)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from crossframe.keys import derive_seed
 from crossframe.voice import RATE, Voice
+from miniature.shapes import PATTERNS, SHAPES
 from miniature.voices import Speech, draw_speech
-from miniature.world import PATTERNS, SHAPES
 
 Array = NDArray[np.floating]
 Points = NDArray[np.complexfloating]

@@ -29,7 +29,7 @@ from miniature.face import (
     Points,
     seconds,
 )
-from miniature.world import PATTERNS, SHAPES
+from miniature.shapes import PATTERNS, SHAPES
 
 
 @dataclass(frozen=True)

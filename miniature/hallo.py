@@ -1,7 +1,8 @@
 """The miniature Hallo: its two stages of training, on talking faces, at a tenth of the widths.
 
 Stage 1 draws single frames from a reference of the same face, without sound and time; stage 2 adds
-both, with everything else frozen, on segments with two motion frames before them. Shapes:
+both, with everything else frozen, on segments with two motion frames before them. At the end all
+is trained together on such segments, which so short a stage 1 needs. Shapes:
 `methods.hallo.calls`; latents are (b c f h w), scaled.
 """
 
@@ -57,8 +58,12 @@ SIZES = Sizes(
 RECIPES = (
     Recipe(steps=3400, batch=10, rate=1.2e-3, average=0.998),
     Recipe(steps=2400, batch=2, rate=1e-3, average=0.998, seed=1),
+    Recipe(steps=3000, batch=2, rate=8e-4, average=0.998, seed=2),
 )
-"""One per stage; batches are clips."""
+"""One after the other; batches are clips."""
+Stage = Literal[1, 2]
+STAGES: tuple[tuple[Stage, ...], ...] = ((1,), (2,), (1, 2))
+"""The stages whose parameters each recipe trains, on examples of the last one of them."""
 MOTION = 2
 STILLS = 2
 """Targets of stage 1 that share a reference, whose features are computed once, and a timestep."""
@@ -188,7 +193,7 @@ class Trainer:
     def __init__(
         self,
         nets: HalloNets,
-        stage: Literal[1, 2],
+        stage: Stage,
         grey: Tensor,
         objective: Objective | None = None,
     ) -> None:
@@ -248,22 +253,24 @@ class Trainer:
 
 
 def train(vae: AutoencoderKL, losses: Losses = "meant") -> HalloNets:
-    """Train or resume both stages; returns the averaged networks."""
+    """Train or resume every recipe; returns the averaged networks."""
     talks = Talks(vae)
     talks.encode_missing()
     nets = build().to(device())
-    train_stage(nets, talks, 1, losses)
-    train_stage(nets, talks, 2, losses)
+    for phase in range(len(RECIPES)):
+        train_phase(nets, talks, phase, losses)
     return nets
 
 
-def train_stage(nets: HalloNets, talks: Talks, stage: Literal[1, 2], losses: Losses) -> None:
-    """Train or resume one stage, and leave the average of its weights in the networks."""
-    recipe, name = RECIPES[stage - 1], "hallo" if losses == "meant" else f"hallo-{losses}"
+def train_phase(nets: HalloNets, talks: Talks, phase: int, losses: Losses) -> None:
+    """Train or resume one recipe, and leave the average of its weights in the networks."""
+    recipe, name = RECIPES[phase], "hallo" if losses == "meant" else f"hallo-{losses}"
     nets.requires_grad_(False)
-    for parameter in stage_parameters(nets, stage).values():
-        parameter.requires_grad_(True)
-    run = Fit(nets, recipe, phase_folder(name, stage - 1, RECIPES))
+    for trained in STAGES[phase]:
+        for parameter in stage_parameters(nets, trained).values():
+            parameter.requires_grad_(True)
+    stage = STAGES[phase][-1]
+    run = Fit(nets, recipe, phase_folder(name, phase, RECIPES))
     trainer = Trainer(nets, stage, talks.grey, OBJECTIVES[losses][stage])
 
     def step_losses(step: int) -> Mapping[str, Tensor]:

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from miniature.data import pictures
 from miniature.fit import Fit, Recipe, device, work_folder
-from miniature.world import COLOURS, PATTERNS, SHAPES, Scene
+from miniature.shapes import PATTERNS, SHAPES
+from miniature.world import COLOURS, Scene
 
 RECIPE = Recipe(steps=1500, batch=32, rate=2e-3, average=0.99)
 IMAGE_SIZE = 64

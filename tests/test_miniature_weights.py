@@ -17,7 +17,7 @@ from metrics.base import MetricInputs
 from metrics.warp import source_flow
 from miniature.check import check_vae
 from miniature.export import ABOUT, WEIGHTS
-from miniature.world import SHAPES
+from miniature.shapes import SHAPES
 
 FRAMES = 4
 SHIPPED = [name for name in ABOUT if (WEIGHTS / name).is_dir()]

@@ -11,10 +11,9 @@ from scipy.ndimage import map_coordinates
 from crossframe.errors import UserError
 from data_manifests.clips import ClipRequest
 from miniature.data import crops, pictures
+from miniature.shapes import PATTERNS, SHAPES
 from miniature.world import (
     COLOURS,
-    PATTERNS,
-    SHAPES,
     Motion,
     Scene,
     covered,
