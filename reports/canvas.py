@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from crossframe.errors import Problem, UserError, did_you_mean
 from reports.load import MetricInfo, Row, Run
-from reports.style import COLUMN, PAGE, Look, looks
+from reports.style import COLUMN, PAGE, Look, looks_among
 
 WIDTHS: Mapping[str, float] = {"column": COLUMN, "page": PAGE}
 LABEL_SIGNS = 24
@@ -90,17 +90,18 @@ def ask_for(run: Run, settings: Mapping[str, Any] | None = None) -> Ask:
     ]  # fmt: skip
     if wrong:
         raise UserError(wrong)
-    rows, metrics = given.get("rows") or known["rows"], given.get("metrics") or known["metrics"]
+    names, metrics = given.get("rows") or known["rows"], given.get("metrics") or known["metrics"]
+    rows = tuple(row for row in run.rows if row.label in names)
     by_id = {metric.id: metric for metric in run.metrics}
     return Ask(
         run=replace(
             run,
-            rows=tuple(row for row in run.rows if row.label in rows),
+            rows=rows,
             metrics=tuple(by_id[name] for name in metrics),
-            cells=tuple(cell for cell in run.cells if cell.row in rows),
+            cells=tuple(cell for cell in run.cells if cell.row in names),
         ),
         whole=run,
-        look=looks(run.rows),
+        look=looks_among(run.rows, rows),
         width=WIDTHS[given.get("width", "page")],
         axes=tuple(given.get("axes", ())),
         clips=tuple(given.get("clips", ())),

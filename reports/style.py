@@ -82,6 +82,16 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
     return made
 
 
+def looks_among(rows: Sequence[Row], shown: Sequence[Row]) -> dict[str, Look]:
+    """Return the look of every row by label, for a figure that shows some of them.
+
+    Where two that are shown would have one colour, those get looks as if there were no others.
+    """
+    everywhere = looks(rows)
+    colours = {everywhere[row.label].colour for row in shown}
+    return everywhere if len(colours) == len(shown) else {**everywhere, **looks(shown)}
+
+
 @contextmanager
 def figure(width: float, height: float) -> Iterator[Figure]:
     """Yield an empty figure of that size in inches, in the house style, without global state."""

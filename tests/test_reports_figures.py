@@ -16,7 +16,7 @@ from reports import figures, series, strips
 from reports.canvas import NotDrawn, ask_for, wrap
 from reports.errormaps import Flow, warp_errors
 from reports.load import Run, load_run
-from reports.style import COLUMN, PAGE, PALETTE, looks, save
+from reports.style import COLUMN, PAGE, PALETTE, looks, looks_among, save
 
 SMALL = Shape(clips=2, seeds=1, frames=3, side=8)
 
@@ -280,3 +280,14 @@ def test_a_figure_that_names_what_is_not_there_says_so(tmp_path: Path) -> None:
 def test_narrowing_keeps_colours(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     assert ask_for(run, {"rows": ["full"]}).look["full"] == looks(run.rows)["full"]
+
+
+def test_rows_of_one_figure_have_different_colours(tmp_path: Path) -> None:
+    """The first and the ninth of many rows share a colour, until they stand in one figure."""
+    (row, *_) = run_of(tmp_path).rows
+    rows = [replace(row, label=str(number), sentinel=False) for number in range(10)]
+    everywhere = looks(rows)
+    assert everywhere["0"].colour == everywhere["8"].colour
+    assert looks_among(rows, rows[:3]) == everywhere
+    found = looks_among(rows, [rows[0], rows[8]])
+    assert found["0"].colour != found["8"].colour
