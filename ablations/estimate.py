@@ -28,12 +28,12 @@ MOST_MEASURED = 64
 """Finished cells whose folders are measured for the estimate of disk space."""
 
 
-def seconds_of(sampled: Iterable[Cell], scored: Iterable[Cell], store: Store) -> float | None:
+def seconds_of(sampled: Sequence[Cell], scored: Sequence[Cell], store: Store) -> float | None:
     """Seconds for cells to sample and score, and for cells only to score.
 
     By the medians of earlier ones, of the same row or else method; None where there are none.
     """
-    known = list(store.seconds())
+    known = list(store.seconds()) if sampled or scored else []
     drawing = [(method, label, drawn + (scoring or 0)) for method, label, drawn, scoring in known]
     scoring = [(method, label, took) for method, label, _, took in known if took is not None]
     each = [*map(_typical(drawing), sampled), *map(_typical(scoring), scored)]

@@ -73,7 +73,8 @@ class Watched:
             handle, data = arguments
             self.call(handle, data[: len(data) // 2])
         elif point.when == "after":
-            self.call(*arguments, **options)
+            with suppress(OSError):  # as of what is unlinked if it is there
+                self.call(*arguments, **options)
         os.kill(self.run_pid, signal.SIGKILL)
         return os.kill(os.getpid(), signal.SIGKILL)
 
