@@ -58,7 +58,7 @@ SIZES = Sizes(
 RECIPES = (
     Recipe(steps=3400, batch=10, rate=1.2e-3, average=0.998),
     Recipe(steps=2400, batch=2, rate=1e-3, average=0.998, seed=1),
-    Recipe(steps=3000, batch=2, rate=8e-4, average=0.998, seed=2),
+    Recipe(steps=2400, batch=2, rate=8e-4, average=0.998, seed=2),
 )
 """One after the other; batches are clips."""
 Stage = Literal[1, 2]
