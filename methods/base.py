@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crossframe.voice import Voice
-    from methods.backbones import Backbone
 
 Progress = Callable[[int, int], None]
 
@@ -87,5 +86,6 @@ class SampleRequest:
 
 
 # (backbone, request, config, progress(done, total)) -> frames (f, 3, h, w) float32 in [0, 1].
-# The backbone is None for methods that need none. Results depend on nothing but these arguments.
-Sampler = Callable[["Backbone | None", SampleRequest, Any, Progress], "Tensor"]
+# The backbone is of the method's family (`methods.families`), None for methods that need none.
+# Results depend on nothing but these arguments.
+Sampler = Callable[[Any, SampleRequest, Any, Progress], "Tensor"]
