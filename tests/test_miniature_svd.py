@@ -307,6 +307,7 @@ def test_shapes_are_read_in_the_last_frame_and_dissolve_with_it() -> None:
 def test_acceptance_is_at_the_setting_of_the_studies() -> None:
     config = SvdConfig.model_validate(STUDIED)
     assert (config.steps, config.motion_bucket) == (12, BUCKETS[ORDINARY])
-    spec = read_document(find_spec("svd-bucket")).data
-    assert {**spec["base"]} == STUDIED
-    assert tuple(spec["grid"]["motion_bucket"]) == BUCKETS
+    spec = read_document(find_spec("svd-alpha")).data
+    told = spec["scales"][spec["scale"]]["base.motion_bucket"]
+    assert {**spec["base"], "motion_bucket": told} == STUDIED
+    assert tuple(read_document(find_spec("svd-bucket")).data["grid"]["motion_bucket"]) == BUCKETS
