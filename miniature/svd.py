@@ -18,10 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.norm_groups import KEY, norm_groups
-from miniature.fit import Fit, Recipe, device, work_folder
+from miniature.fit import Fit, Recipe, device, phase_folder
 from miniature.svd_clips import FRAMES, Batch, Encoders, draw_batch
 
-RECIPE = Recipe(steps=2500, batch=4, rate=1e-3, average=0.998)
+RECIPES = (
+    Recipe(steps=2500, batch=4, rate=1e-3, average=0.998),
+    Recipe(steps=5000, batch=4, rate=1e-3, average=0.998, seed=1),
+)
+"""One after the other. Fast sprites dissolve after either."""
 FIRST_CLIPS, CLIPS_PER_STEP, MOST_CLIPS = 500, 1, 4000
 """Clips to draw from at the first step, what every step adds to them, and where that ends."""
 GROUPS = 8
@@ -54,7 +58,7 @@ def build() -> UNetSpatioTemporalConditionModel:
 
     Residual branches and the output start at zero, and space and time in equal parts.
     """
-    torch.manual_seed(RECIPE.seed)
+    torch.manual_seed(RECIPES[0].seed)
     with norm_groups(GROUPS):
         net = UNetSpatioTemporalConditionModel(
             sample_size=16,
@@ -148,11 +152,16 @@ def clips_at(step: int) -> int:
 
 def train(encoders: Encoders) -> UNetSpatioTemporalConditionModel:
     """Train or resume, encoding clips as they are needed; returns the averaged network."""
-    run = Fit(build().to(device()), RECIPE, work_folder() / "svd-unet")
+    net, before = build().to(device()), 0
+    for phase, recipe in enumerate(RECIPES):
+        run = Fit(net, recipe, phase_folder("svd-unet", phase, RECIPES))
 
-    def step_losses(step: int) -> dict[str, Tensor]:
-        return losses(run.net, draw(draw_batch(encoders, clips_at(step), RECIPE.batch)))
+        def step_losses(
+            step: int, before: int = before, count: int = recipe.batch
+        ) -> dict[str, Tensor]:
+            return losses(net, draw(draw_batch(encoders, clips_at(before + step), count)))
 
-    run.run(step_losses)
-    run.use_average()
-    return run.net
+        run.run(step_losses)
+        run.use_average()
+        before += recipe.end
+    return net

@@ -72,7 +72,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Sequence[Recipe]]] = {
     "unet": (_unet, unet.RECIPES),
     "controlnet-edges": (_controlnet("edges"), [controlnet.RECIPES["edges"]]),
     "controlnet-depth": (_controlnet("depth"), [controlnet.RECIPES["depth"]]),
-    "svd-unet": (_svd_unet, [svd.RECIPE]),
+    "svd-unet": (_svd_unet, svd.RECIPES),
     "svd-vae": (_svd_vae, [svd_vae.RECIPE]),
     "hallo-vae": (_hallo_vae, [hallo_vae.RECIPE]),
     "hallo": (_hallo("meant"), hallo.RECIPES),
