@@ -36,6 +36,8 @@ SPEC = spec_text(
 CALLS = ("replace", "link", "fsync", "unlink", "mkdir", "write", "rmdir")
 """The calls of `os` through which a run changes what lies on disk."""
 WAYS = ("before", "after", "halfway")
+SELDOM = 4
+"""How often a call made less often than that in one run is made in another depends on who is faster."""
 MARK = "CROSSFRAME_KILLED_RUN"
 """A variable that the processes which a run starts inherit, to find those that outlive it."""
 
@@ -140,10 +142,13 @@ def points(counts: dict[str, int], each: int) -> list[Point]:
 
 
 def slot_points(counts: dict[str, int]) -> list[Point]:
-    """A point of every call that one of two slots reaches, however they share the cells."""
+    """A point of every call that one of two slots reaches, however they share the cells.
+
+    Calls that are seldom made are left out: another run may make none of them.
+    """
+    often = [(call, count) for call, count in sorted(counts.items()) if count >= SELDOM]
     return [
-        Point(call, 1 + count // 4, WAYS[place % 2])
-        for place, (call, count) in enumerate(sorted(counts.items()))
+        Point(call, 1 + count // 4, WAYS[place % 2]) for place, (call, count) in enumerate(often)
     ]
 
 
