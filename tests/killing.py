@@ -37,7 +37,7 @@ CALLS = ("replace", "link", "fsync", "unlink", "mkdir", "write", "rmdir")
 """The calls of `os` through which a run changes what lies on disk."""
 WAYS = ("before", "after", "halfway")
 SELDOM = 4
-"""How often a call made less often than that in one run is made in another depends on who is faster."""
+"""Of calls made less often than this, the number depends on which slot is faster."""
 MARK = "CROSSFRAME_KILLED_RUN"
 """A variable that the processes which a run starts inherit, to find those that outlive it."""
 
