@@ -163,6 +163,7 @@ def _pixel_smoother(
     steps, members = smoothed_steps(run.schedule, run.config), list(positions)
 
     def edit(clean: Tensor, index: int) -> Tensor:
+        """The clean latents (k, 4, h, w) of step `index`, background smoothed in pixels."""
         if background is None or index not in steps:
             return clean
         pictures = decode_latents(backbone, clean).to(backbone.device)

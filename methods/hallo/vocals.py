@@ -50,6 +50,7 @@ def load_vocals(path: Path, weights: Mapping[str, Any]) -> Vocals:
         raise NotAvailable("backbone.vocals", what, fix) from error
 
     def separate(sound: Path, folder: Path) -> Path:
+        """The file in `folder` with the voice of `sound`; UserError when none was written."""
         separator = separators.Separator(
             output_dir=str(folder), output_single_stem="Vocals", model_file_dir=str(path.parent)
         )
