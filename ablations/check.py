@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,12 +20,12 @@ from ablations.check_report import (
     paper_problems,
     report_clip_problems,
 )
+from ablations.check_size import cell_problems, point_problems
 from ablations.choice import PRESET, choose
 from ablations.grid import (
     RESERVED,
     Row,
     axis_paths,
-    count_points,
     drafts,
     explain,
     resolve,
@@ -226,27 +225,11 @@ class _Check:
                     yield self.document.problem(("include", index, name), what)
 
     def _points(self, spec: Spec) -> Iterator[Problem]:
-        factors = {"grid": count_points(spec), "seeds.count": spec.seeds.count}
-        yield from self._too_many(math.prod(factors.values()), factors)
+        yield from point_problems(spec, self.max_cells, self.document)
 
     def _cells(self, spec: Spec) -> Iterator[Problem]:
-        beside = sum(row.sentinel for row in self.rows)
-        prompts = [_prompts_of(self.parts.clip_id(ref), spec) for ref in self.clips]
-        factors = {"grid": len(self.rows) - beside, "seeds.count": spec.seeds.count}
-        count = math.prod(factors.values()) * sum(prompts) + beside * len(prompts)
-        most = {"clips": len(prompts), "prompts": max(prompts, default=1)}
-        yield from self._too_many(count, {**factors, **most})
-
-    def _too_many(self, count: int, factors: Mapping[str, int]) -> Iterator[Problem]:
-        """A problem at the largest factor when there are more cells than the limit."""
-        if count > self.max_cells:
-            largest = max(factors, key=lambda name: factors[name])
-            shown = " x ".join(f"{name} {number:,}" for name, number in factors.items())
-            yield self.document.problem(
-                tuple(largest.split(".")),
-                f"{count:,} cells ({shown}) are more than {self.max_cells:,}",
-                fix="drop some, or allow them with --max-cells",
-            )
+        ids = [self.parts.clip_id(ref) for ref in self.clips]
+        yield from cell_problems(spec, self.rows, ids, self.max_cells, self.document)
 
     def _with_metrics(self, spec: Spec, bad: set[str]) -> Spec:
         """The spec with presets resolved to metrics, encoder, geometry and flow."""
@@ -409,13 +392,6 @@ def families_of(rows: Sequence[Row], parts: Parts) -> tuple[str, ...]:
     """Return the families of networks that rows run, each once, in the order of the rows."""
     found = (family_of(parts.methods.entry(row.method).extra) for row in rows)
     return tuple(dict.fromkeys(name for name in found if name is not None))
-
-
-def _prompts_of(clip_id: str, spec: Spec) -> int:
-    """Number of prompts of a clip; one for each kind where the spec leaves it to the clip."""
-    given = spec.prompts.get(clip_id) if isinstance(spec.prompts, dict) else spec.prompts
-    given = given or spec.prompt
-    return 1 if isinstance(given, str) else len(given)
 
 
 def _by_line(problem: Problem) -> tuple[str, list[int], str]:

@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -45,14 +46,18 @@ class Draft:
 
 @dataclass(frozen=True)
 class Row:
-    """A row with its options resolved, every default filled in; config: the same as plain data."""
+    """A row with its options resolved, every default filled in."""
 
     label: str
     method: str
     axes: Mapping[str, Any]
     options: MethodConfig
-    config: Mapping[str, Any]
     sentinel: bool = False
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The options as plain data."""
+        return self.options.model_dump(mode="json")
 
 
 def drafts(spec: Spec) -> list[Draft]:
@@ -282,7 +287,7 @@ def _labelled(found: Sequence[tuple[Draft, MethodConfig, dict[str, Any]]]) -> li
     for draft, options, config in found:
         values = {path: axis_value(config, path, value) for path, value in draft.axes.items()}
         label = draft.label or _label(values, short, primary) or draft.method
-        rows.append(Row(label, draft.method, values, options, config, draft.sentinel))
+        rows.append(Row(label, draft.method, values, options, draft.sentinel))
     return rows
 
 

@@ -74,8 +74,8 @@ def first_latents(
     return add_noise(encode_frames(backbone, request.frames), drawn, schedule.alpha_bar[0])
 
 
-def step_noise(request: SampleRequest, latents: Tensor, *, noise: str, eta: float) -> StepNoise:
-    """Return the noise of each step for latents (f, 4, h, w); None for all at `eta` 0.
+def step_noise(request: SampleRequest, latents: Tensor, *, noise: str, noisy: bool) -> StepNoise:
+    """Return the noise of each step for latents (f, 4, h, w); None for all unless steps are noisy.
 
     noise: `shared`, `independent` or `mixed:x`.
     """
@@ -83,7 +83,7 @@ def step_noise(request: SampleRequest, latents: Tensor, *, noise: str, eta: floa
     fraction = shared_fraction(noise)
 
     def draw(index: int) -> Tensor | None:
-        if eta == 0:
+        if not noisy:
             return None
         drawn = frame_noise(request.seed, ("step", index), f, tuple(shape), fraction)
         return drawn.to(latents.device)

@@ -56,7 +56,7 @@ def sample(
             scales,
             latents,
             step=_step(config, smoother),
-            step_noise=step_noise(request, latents, noise=config.step_noise, eta=_noisy(config)),
+            step_noise=step_noise(request, latents, noise=config.step_noise, noisy=_noisy(config)),
             edit=smoother,
             progress=progress,
         )
@@ -75,9 +75,9 @@ def prepared(
         yield networks
 
 
-def _noisy(config: ControlVideoConfig) -> float:
-    """Above 0 where steps add noise."""
-    return 1.0 if config.scheduler == "ddpm" else config.eta
+def _noisy(config: ControlVideoConfig) -> bool:
+    """Whether steps add noise."""
+    return config.scheduler == "ddpm" or config.eta > 0
 
 
 def _step(config: ControlVideoConfig, smoother: FrameSmoother | None) -> Step:

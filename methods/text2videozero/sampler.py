@@ -86,7 +86,7 @@ class Run:
     def __call__(self, latents: Tensor, first: int, last: int) -> Tensor:
         """Take steps first .. last-1 for latents (k, 4, h, w) of the first k frames."""
         frames, eta = range(len(latents)), self.config.eta
-        draw = step_noise(self.request, latents, noise="independent", eta=eta)
+        draw = step_noise(self.request, latents, noise="independent", noisy=eta > 0)
         before = self.done
         latents = denoise(
             lambda x, t, scale: self.networks.predict_part(x, t, scale, frames),
