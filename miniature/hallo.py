@@ -1,8 +1,8 @@
 """The miniature Hallo: its two stages of training, on talking faces, at a tenth of the widths.
 
 Stage 1 draws single frames from a reference of the same face, without sound and time; stage 2 adds
-both, with everything else frozen, on segments with two motion frames before them. At the end all
-is trained together on such segments, which so short a stage 1 needs. Shapes:
+both, with everything else frozen, on segments with two motion frames before them. Then all is
+trained together on such segments, which so short a stage 1 needs. Shapes:
 `methods.hallo.calls`; latents are (b c f h w), scaled.
 """
 
@@ -55,20 +55,37 @@ SIZES = Sizes(
     audio_tokens=4,
     locator_widths=(4, 8, 8, 16),
 )
-RECIPES = (
-    Recipe(steps=3400, batch=10, rate=1.2e-3, average=0.998),
-    Recipe(steps=2400, batch=2, rate=1e-3, average=0.998, seed=1),
-    Recipe(steps=2400, batch=2, rate=8e-4, average=0.998, seed=2),
-)
-"""One after the other; batches are clips."""
 Stage = Literal[1, 2]
-STAGES: tuple[tuple[Stage, ...], ...] = ((1,), (2,), (1, 2))
-"""The stages whose parameters each recipe trains, on examples of the last one of them."""
+
+
+@dataclass(frozen=True)
+class Lesson(Recipe):
+    """A recipe, whose batches are clips, and what it trains.
+
+    stages: whose parameters are trained, on examples of the last one.
+    lengths: frames of the segments, in turn; the released training has 14 and inference 16.
+    focused: errors on face and lips count for more, so that the mouth is learned first.
+    """
+
+    stages: tuple[Stage, ...] = (1, 2)
+    lengths: tuple[int, ...] = (8, 12, 6, 14)
+    focused: bool = True
+
+
+RECIPES = (
+    Lesson(steps=3400, batch=10, rate=1.2e-3, average=0.998, stages=(1,)),
+    Lesson(steps=2400, batch=2, rate=1e-3, average=0.998, seed=1, stages=(2,)),
+    Lesson(steps=2400, batch=2, rate=8e-4, average=0.998, seed=2),
+    Lesson(steps=2000, batch=2, rate=6e-4, average=0.998, seed=3, focused=False),
+    Lesson(
+        steps=1300, batch=3, rate=6e-4, average=0.998, seed=4, lengths=(4, 6, 12), focused=False
+    ),
+)
+"""One after the other. The last two are for the background, where frames and segments differ the
+longest; the short segments of the last are for what follows on motion frames."""
 MOTION = 2
 STILLS = 2
 """Targets of stage 1 that share a reference, whose features are computed once, and a timestep."""
-LENGTHS = (8, 12, 6, 14)
-"""Frames of a segment, in turn; the released training has 14 and inference 16."""
 APART = 6
 """Frames between reference and targets of stage 1, at least."""
 EXPANDED = 0.5
@@ -188,6 +205,7 @@ class Trainer:
     """What both stages minimise.
 
     grey: latents (4 h w) of what stands for no motion frame. objective: None is the one meant.
+    focused: errors are weighted by an example's focus.
     """
 
     def __init__(
@@ -196,8 +214,10 @@ class Trainer:
         stage: Stage,
         grey: Tensor,
         objective: Objective | None = None,
+        focused: bool = True,
     ) -> None:
         self.nets, self.stage, self.grey = nets, stage, grey.to(device())
+        self.focused = focused
         self.signal = alpha_bars(TRAINING).to(device())
         self.objective = objective or OBJECTIVES["meant"][stage]
 
@@ -212,7 +232,8 @@ class Trainer:
         answer = self.nets.denoising_unet(noised(clean, noise, level), t, tokens, call)
         target = velocity(clean, noise, level)
         weights, weighting = snr_weights(level), self.objective.weighting
-        return weighted_error(answer, target, weights, weighting, example.focus)
+        focus = example.focus if self.focused else None
+        return weighted_error(answer, target, weights, weighting, focus)
 
     def told(self, example: Example, dropped: Dropped) -> tuple[Tensor, HalloCall]:
         """Identity tokens and the call of a step, without what is dropped."""
@@ -266,17 +287,17 @@ def train_phase(nets: HalloNets, talks: Talks, phase: int, losses: Losses) -> No
     """Train or resume one recipe, and leave the average of its weights in the networks."""
     recipe, name = RECIPES[phase], "hallo" if losses == "meant" else f"hallo-{losses}"
     nets.requires_grad_(False)
-    for trained in STAGES[phase]:
+    for trained in recipe.stages:
         for parameter in stage_parameters(nets, trained).values():
             parameter.requires_grad_(True)
-    stage = STAGES[phase][-1]
+    stage, lengths = recipe.stages[-1], recipe.lengths
     run = Fit(nets, recipe, phase_folder(name, phase, RECIPES))
-    trainer = Trainer(nets, stage, talks.grey, OBJECTIVES[losses][stage])
+    trainer = Trainer(nets, stage, talks.grey, OBJECTIVES[losses][stage], recipe.focused)
 
     def step_losses(step: int) -> Mapping[str, Tensor]:
         if stage == 1:
             return {"still": trainer.loss(draw_stills(talks, recipe.batch))}
-        length = LENGTHS[step % len(LENGTHS)]
+        length = lengths[step % len(lengths)]
         return {"segment": trainer.loss(draw_segments(talks, recipe.batch, length))}
 
     run.run(step_losses, every=SAVE_EVERY)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +14,18 @@ import torch
 from diffusers.models import AutoencoderKL
 from torch import Tensor, nn
 
+from crossframe.sound import read_sound
+from crossframe.voice import envelope
+from methods.backbone_config import parse_backbone
 from methods.hallo import training
-from methods.hallo.backbone import HalloBackbone
+from methods.hallo.backbone import HalloBackbone, load_hallo
 from methods.hallo.calls import HalloCall
 from methods.hallo.drawing import draw_latents, prepare
 from methods.hallo.networks import HalloNets, stage_parameters
 from methods.hallo.schedule import sampling_schedule
 from methods.hallo.training import Dropped, DropRates
 from metrics.base import MetricInputs, MetricValue
-from metrics.sync import head_corr, mouth_corr, outside_corr
+from metrics.sync import correlation_terms, head_corr, mouth_corr, mouth_openness, outside_corr
 from miniature import hallo, hallo_check, hallo_clips, hallo_vae
 from miniature.figure import Figure
 from miniature.hallo_clips import LATENT, SOUND, Talk
@@ -158,6 +163,18 @@ def begun() -> HalloNets:
     nets = hallo.build()
     nn.init.normal_(nets.denoising_unet.unet.conv_out.weight, std=0.1)
     return nets
+
+
+def test_without_focus_all_latents_count_alike(begun: HalloNets, example: hallo.Example) -> None:
+    def loss(focused: bool, focus: Tensor) -> float:
+        trainer = hallo.Trainer(begun, 2, Clips.grey, focused=focused)
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(5)
+            return float(trainer.loss(replace(example, focus=focus)))
+
+    even = torch.ones_like(example.focus)
+    assert loss(False, example.focus) == pytest.approx(loss(True, even))
+    assert loss(False, 3 * even) == pytest.approx(loss(True, 3 * even) / 3)
 
 
 @pytest.mark.parametrize("kind", ["identity", "reference", "audio", "motion", "everything"])
@@ -379,3 +396,29 @@ def test_pictures_for_the_autoencoder_weigh_faces_more() -> None:
     assert weights.unique().tolist() == [1, hallo_vae.FACE_WEIGHT]
     assert weights[:, 0, 60, 64].tolist() == [hallo_vae.FACE_WEIGHT] * 2
     assert weights[:, 0, :8].unique().tolist() == [1]
+
+
+RECORDING = Path(__file__).parents[2] / "shared" / "audio" / "driving-1.wav"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not RECORDING.is_file(), reason=f"no recording of speech at {RECORDING}")
+def test_a_recorded_voice_opens_a_drawn_mouth() -> None:
+    """Real speech, of which the networks heard none, on held-out faces at the check's setting.
+
+    `pytest -s` prints the correlation of mouth and loudness, by face and start of the cut.
+    """
+    frames, backbone, found = 48, load_hallo(parse_backbone("miniature")), {}
+    recording = read_sound(RECORDING)
+    for number, start in itertools.product(range(2), (0.5, 3.0)):
+        take = hallo_check.held_out(number, frames)
+        voice = recording.cut(start, frames / 25)
+        asked = replace(take, request=replace(take.request, voice=voice))
+        with torch.inference_mode():
+            made = hallo_check.drawn(backbone, asked, {})
+        mouth = take.face.mouth[:1].expand_as(take.face.mouth)
+        loudness = torch.from_numpy(envelope(voice, frames, 25))
+        terms = correlation_terms(mouth_openness(made, mouth), loudness)
+        found[number, start] = float(terms.mean())
+    print({place: f"{value:.2f}" for place, value in found.items()})
+    assert min(found.values()) > 0.6
